@@ -1,0 +1,1 @@
+"""The only row with sockets, TLS, files, LMDB, clocks and threads."""

@@ -1,0 +1,1 @@
+"""Consul's RPC: endpoint table, forwarding, blocking queries, connection pool."""

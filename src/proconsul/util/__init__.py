@@ -1,0 +1,1 @@
+"""The lowest row: error root, clock and RNG protocols, names, small pure helpers."""
