@@ -41,9 +41,13 @@ class Channel(Generic[T]):
         self._ready.set()
         return not full
 
-    async def get(self) -> T:
-        """The oldest item, waiting for one."""
+    async def wait(self) -> None:
+        """Return once there is an item to get; takes nothing."""
         while not self._items:
             self._ready.clear()
             await self._ready.wait()
+
+    async def get(self) -> T:
+        """The oldest item, waiting for one."""
+        await self.wait()
         return self._items.popleft()

@@ -1,0 +1,216 @@
+"""The WAN pool's transport: gossip for other datacenters travels through mesh gateways.
+
+A member's name decides. Members of our own datacenter use the plain transport untouched; packets
+for others go as 4-byte big-endian length + bytes over one pooled connection per member (ALPN
+`consul/wan-gossip/packet`), streams over a connection of their own (`consul/wan-gossip/stream`).
+Follows `agent/consul/wanfed`; ours also keeps a reader attached, so that a peer that went away is
+noticed before a packet is lost on it, and has deadlines on every write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from proconsul.drivers.channel import Channel, Overflow
+from proconsul.drivers.scope import TaskScope
+from proconsul.drivers.stream import EndOfStream, Stream, StreamError
+from proconsul.federation.names import NodeNameError, split_wan_name
+from proconsul.rpc.dialer import Destination, Dialer, Purpose
+from proconsul.util.errors import ProconsulError
+
+if TYPE_CHECKING:
+    from proconsul.drivers.gossip.transport import GossipTransport
+    from proconsul.util.metrics import Metrics
+
+log = logging.getLogger("proconsul.wanfed")
+
+PACKET_BYTES_MAX = 4 * 1024 * 1024
+"""Far above what serf sends; a longer frame is an attack or a desynchronised stream."""
+IDLE_S = 120.0
+"""A packet connection that was not used for this long is closed."""
+DIAL_S = 10.0
+WRITE_S = 10.0
+QUEUE_PACKETS = 128
+"""Per member; the oldest are dropped, as a full socket buffer would drop them."""
+PEERS_MAX = 4096
+
+Address = tuple[str, int]
+_LENGTH = struct.Struct(">I")
+
+
+class WanTransport:
+    """A `GossipTransport` that sends to other datacenters by gateway."""
+
+    def __init__(
+        self, inner: GossipTransport, datacenter: str, dialer: Dialer, metrics: Metrics
+    ) -> None:
+        self._inner, self._datacenter, self._dialer = inner, datacenter, dialer
+        self._metrics = metrics
+        self._scope = TaskScope("wan-transport")
+        self._peers: dict[str, _PacketPeer] = {}
+        self._on_packet: Callable[[bytes, Address], None] | None = None
+        self._on_stream: Callable[[Stream], Awaitable[None]] | None = None
+
+    @property
+    def address(self) -> Address:
+        """What the plain transport is bound to."""
+        return self._inner.address
+
+    async def start(
+        self,
+        on_packet: Callable[[bytes, Address], None],
+        on_stream: Callable[[Stream], Awaitable[None]],
+    ) -> None:
+        """Begin to receive, on the plain transport and from `ingest_*`."""
+        self._on_packet, self._on_stream = on_packet, on_stream
+        await self._inner.start(on_packet, on_stream)
+
+    def send_packet(self, node: str, address: Address, data: bytes) -> None:
+        """Queue one packet; never blocks. Lost silently, as a datagram, if there is no way."""
+        try:
+            short, datacenter = split_wan_name(node)
+        except NodeNameError as error:
+            log.debug("packet dropped: %s", error)
+            return
+        if datacenter == self._datacenter:
+            self._inner.send_packet(node, address, data)
+            return
+        peer = self._peers.get(node)
+        if peer is None:
+            if len(self._peers) >= PEERS_MAX:
+                log.error("packet for %s dropped: already %d WAN peers", node, PEERS_MAX)
+                return
+            peer = _PacketPeer(Destination(datacenter, short, address), self._dialer, self._metrics)
+            self._peers[node] = peer
+            self._scope.spawn(f"packets/{node}", self._run_peer(node, peer))
+        peer.queue.put_nowait(data)
+
+    async def _run_peer(self, node: str, peer: _PacketPeer) -> None:
+        try:
+            await peer.run()
+        finally:
+            del self._peers[node]
+
+    async def open_stream(self, node: str, address: Address, deadline: float) -> Stream:
+        """A gossip stream to `node`, whose address matters only within our own datacenter."""
+        short, datacenter = split_wan_name(node)
+        if datacenter == self._datacenter:
+            return await self._inner.open_stream(node, address, deadline)
+        to = Destination(datacenter, short, address)
+        return await self._dialer.dial(to, Purpose.WAN_GOSSIP_STREAM, deadline)
+
+    async def ingest_packets(self, stream: Stream) -> None:
+        """Serve one accepted `consul/wan-gossip/packet` connection until it ends or idles."""
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                async with asyncio.timeout_at(loop.time() + IDLE_S + WRITE_S):
+                    (length,) = _LENGTH.unpack(await stream.read_exactly(_LENGTH.size))
+                    if length > PACKET_BYTES_MAX:
+                        log.error(
+                            "gossip packet size %d exceeds threshold of %d, from %s",
+                            length,
+                            PACKET_BYTES_MAX,
+                            stream.peer.dns_names,
+                        )
+                        return
+                    data = await stream.read_exactly(length)
+                if self._on_packet is not None:
+                    self._on_packet(data, stream.peer.address)
+        except (EndOfStream, TimeoutError):
+            return
+        finally:
+            stream.abort()
+
+    async def ingest_stream(self, stream: Stream) -> None:
+        """Serve one accepted `consul/wan-gossip/stream` connection."""
+        if self._on_stream is None:
+            stream.abort()
+            return
+        await self._on_stream(stream)
+
+    def connections(self) -> int:
+        """Open packet connections, outgoing."""
+        return sum(peer.connected for peer in self._peers.values())
+
+    async def aclose(self) -> None:
+        """Close all connections and the plain transport."""
+        await self._scope.aclose()
+        await self._inner.aclose()
+
+
+class _PacketPeer:
+    """The way to one remote member: a bounded queue, one task, at most one connection."""
+
+    def __init__(self, to: Destination, dialer: Dialer, metrics: Metrics) -> None:
+        self._to, self._dialer, self._metrics = to, dialer, metrics
+        self.queue: Channel[bytes] = Channel(QUEUE_PACKETS, Overflow.DROP_OLDEST)
+        self.connected = False
+
+    async def run(self) -> None:
+        """Send what is queued; ends after `IDLE_S` without packets, or when no way is found."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with asyncio.timeout_at(loop.time() + IDLE_S):
+                    first = await self.queue.get()
+            except TimeoutError:
+                return
+            try:
+                await self._dial_and_send(first)
+            except (ProconsulError, TimeoutError) as error:
+                # A datagram without a way is lost; memberlist notices by the missing ack.
+                log.debug("packet to %s in %s lost: %s", self._to.node, self._to.datacenter, error)
+                self._metrics.incr("consul.federation.packet.lost", 1)
+                return
+
+    async def _dial_and_send(self, first: bytes) -> None:
+        loop = asyncio.get_running_loop()
+        stream = await self._dialer.dial(
+            self._to, Purpose.WAN_GOSSIP_PACKET, loop.time() + DIAL_S
+        )
+        self._metrics.incr("consul.federation.packet_conn.opened", 1)
+        self.connected = True
+        try:
+            async with TaskScope("packet-conn") as scope:
+                gone = scope.spawn("reader", _until_closed(stream))
+                await self._send_queued(stream, first, gone)
+        finally:
+            self.connected = False
+            stream.abort()
+
+    async def _send_queued(
+        self, stream: Stream, first: bytes, gone: asyncio.Task[None]
+    ) -> None:
+        """Send until the connection idles or the peer goes away."""
+        loop = asyncio.get_running_loop()
+        data = first
+        while True:
+            async with asyncio.timeout_at(loop.time() + WRITE_S):
+                await stream.write(_LENGTH.pack(len(data)) + data)
+            if gone.done() or (not len(self.queue) and not await self._wait_for_more(gone)):
+                return
+            data = await self.queue.get()
+            self._metrics.incr("consul.federation.packet_conn.reused", 1)
+
+    async def _wait_for_more(self, gone: asyncio.Task[None]) -> bool:
+        """True once a packet is queued; False if the peer closed first, or nothing came."""
+        async with TaskScope("packet-wait") as scope:
+            ready = scope.spawn("queue", self.queue.wait())
+            await asyncio.wait(
+                (ready, gone), timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            return ready.done() and not gone.done()
+
+
+async def _until_closed(stream: Stream) -> None:
+    """The protocol is one-way: whatever the peer sends is dropped, its close ends us."""
+    try:
+        while await stream.read():
+            pass
+    except StreamError:
+        return
