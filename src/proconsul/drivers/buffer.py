@@ -153,8 +153,8 @@ class ReceiveBuffer:
         if self._eof:
             return True
         if self._error is not None:
-            # A fresh exception for every raise: one object would collect tracebacks.
-            raise type(self._error)(*self._error.args)
+            # Raised for every read: without this it would collect one traceback after another.
+            raise self._error.with_traceback(None)
         return False
 
     def _took(self, count: int) -> None:
