@@ -1,9 +1,9 @@
 """TLS over any `PushStream`, on `ssl.SSLObject` and two memory BIOs.
 
 asyncio's and uvloop's own TLS cannot half-close, which snapshot RPC needs; this one can:
-`write_eof` sends close_notify and reading goes on. Records are decrypted in the socket's callback and handed
-up at once. OpenSSL verifies the chain, `client_handshake` the peer's name, before any application
-byte is read or written.
+`write_eof` sends close_notify and reading goes on. Records are decrypted in the socket's callback
+and handed up at once. OpenSSL verifies the chain, `client_handshake` the peer's name, before any
+application byte is read or written.
 """
 
 from __future__ import annotations
