@@ -1,0 +1,42 @@
+"""A token bucket and a bounded retry delay, for loops that talk across datacenters."""
+
+from __future__ import annotations
+
+import asyncio
+
+RETRY_S_MIN = 0.25
+RETRY_S_MAX = 5.0
+"""The reference waits up to 120 s; a federation that heals should be noticed at once."""
+
+
+class RateLimiter:
+    """`rate` rounds a second on average, `burst` at once (golang.org/x/time/rate)."""
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, float(burst)
+        self._tokens, self._at = float(burst), 0.0
+
+    async def wait(self) -> None:
+        """Return when the next round may start."""
+        now = asyncio.get_running_loop().time()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        self._tokens -= 1
+        if self._tokens < 0:
+            await asyncio.sleep(-self._tokens / self._rate)
+
+
+class Backoff:
+    """Doubles from `RETRY_S_MIN` to `RETRY_S_MAX`."""
+
+    def __init__(self) -> None:
+        self._next = RETRY_S_MIN
+
+    def reset(self) -> None:
+        """Start over, after a success."""
+        self._next = RETRY_S_MIN
+
+    async def wait(self) -> None:
+        """Sleep for the present delay and double it."""
+        delay, self._next = self._next, min(self._next * 2, RETRY_S_MAX)
+        await asyncio.sleep(delay)

@@ -1,0 +1,170 @@
+"""Joining a pool until it works, and keeping the primary's gateways resolved.
+
+Both use the same entries: addresses, host names (each may have several records), and
+`provider=...` strings; `Resolver` turns them into addresses (`federation.discovery`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from proconsul.federation.names import primary_join_address
+from proconsul.util.errors import ProconsulError
+
+if TYPE_CHECKING:
+    from proconsul.federation.locator import GatewayLocator
+
+log = logging.getLogger("proconsul.agent")
+
+PRIMARY_JOIN_RETRY_S = 1.0
+PRIMARY_JOIN_RETRY_S_MAX = 5.0
+GATEWAY_PORT_DEFAULT = 8443
+"""Where an entry of `primary_gateways` names no port."""
+
+Join = Callable[[Sequence[str]], Awaitable[int]]
+
+
+class RetryJoinError(ProconsulError):
+    """`retry_max` attempts were not enough: the agent ends."""
+
+
+class Resolver(Protocol):
+    """Turns configured entries into what can be dialled."""
+
+    async def join_addresses(self, entries: Sequence[str]) -> list[str]:
+        """Entries for a pool's `join`: `provider=` strings replaced, others unchanged."""
+        ...
+
+    async def gateway_addresses(self, entries: Sequence[str]) -> list[tuple[str, int]]:
+        """Every address behind the entries; those that fail are logged and left out."""
+        ...
+
+
+async def retry_join(
+    cluster: str,
+    entries: Sequence[str],
+    join: Join,
+    resolver: Resolver,
+    *,
+    interval_s: float,
+    attempts_max: int = 0,
+) -> None:
+    """Join `entries` again every `interval_s` until one try succeeds.
+
+    Raises `RetryJoinError` after `attempts_max` tries (0: never).
+    """
+    if not entries:
+        return
+    log.info("Joining cluster...: cluster=%s", cluster)
+    attempt = 0
+    while True:
+        try:
+            found = await resolver.join_addresses(entries)
+            if not found:
+                raise RetryJoinError("No servers to join")
+            count = await join(found)
+        except (ProconsulError, TimeoutError) as error:
+            attempt += 1
+            if attempts_max and attempt > attempts_max:
+                raise RetryJoinError(
+                    f"agent: max join {cluster} retry exhausted, exiting"
+                ) from error
+            log.warning(
+                "Join cluster failed, will retry: cluster=%s retry_interval=%gs error=%s",
+                cluster,
+                interval_s,
+                error,
+            )
+            await asyncio.sleep(interval_s)
+        else:
+            log.info(
+                "Join cluster completed. Synced with initial agents: cluster=%s num_agents=%d",
+                cluster,
+                count,
+            )
+            return
+
+
+async def join_primary(primary: str, join: Join, is_joined: Callable[[], bool]) -> None:
+    """A secondary's WAN join: through the primary's gateways, whenever no primary server is known.
+
+    Never gives up and never ends: a WAN pool that lost every server of the primary joins again.
+    """
+    delay = PRIMARY_JOIN_RETRY_S
+    last_error = ""
+    while True:
+        if is_joined():
+            delay = PRIMARY_JOIN_RETRY_S
+            await asyncio.sleep(PRIMARY_JOIN_RETRY_S_MAX)
+            continue
+        try:
+            await join([primary_join_address(primary)])
+        except (ProconsulError, TimeoutError) as error:
+            if str(error) != last_error:
+                log.warning("Join of the primary datacenter %s failed: %s", primary, error)
+                last_error = str(error)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, PRIMARY_JOIN_RETRY_S_MAX)
+        else:
+            log.info("Joined the WAN through mesh gateways of the primary datacenter %s", primary)
+            last_error = ""
+            delay = PRIMARY_JOIN_RETRY_S
+
+
+class PrimaryGatewayRefresher:
+    """Feeds `primary_gateways`, resolved, into the locator.
+
+    They are resolved at start, and again at every interval while the locator is outside its normal
+    state: the reference stops after its first success and cannot heal when all gateways of the
+    primary are replaced at once. `entries` may be replaced on reload.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[str],
+        resolver: Resolver,
+        locator: GatewayLocator,
+        interval_s: float,
+        needs_help: Callable[[], bool],
+    ) -> None:
+        self.entries = tuple(entries)
+        self._resolver, self._locator = resolver, locator
+        self._interval_s, self._needs_help = interval_s, needs_help
+        self._wake = asyncio.Event()
+
+    def reload(self, entries: Sequence[str]) -> None:
+        """Use these entries from now on."""
+        if tuple(entries) != self.entries:
+            self.entries = tuple(entries)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Refresh until cancelled."""
+        known = False
+        while True:
+            if self.entries and (not known or self._wake.is_set() or self._needs_help()):
+                self._wake.clear()
+                found = await self._resolver.gateway_addresses(self.entries)
+                if found:
+                    known = True
+                    self._locator.set_fallback(found)
+                else:
+                    log.warning(
+                        "Refreshing mesh gateways failed, will retry: cluster=primary "
+                        "retry_interval=%gs error=No mesh gateways found",
+                        self._delay(known),
+                    )
+            try:
+                async with asyncio.timeout(self._delay(known)):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _delay(self, known: bool) -> float:
+        """While nothing is known or nothing works, at most 5 s."""
+        if not known or self._needs_help():
+            return min(self._interval_s, PRIMARY_JOIN_RETRY_S_MAX)
+        return self._interval_s
