@@ -1,0 +1,31 @@
+"""Where the control plane gets a proxy's snapshots from: the seam to services/agent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from proconsul.mesh.snapshot import MeshGatewaySnapshot
+from proconsul.util.errors import ProconsulError
+
+
+class UnknownProxyError(ProconsulError):
+    """No proxy of this id is registered with the agent (any more)."""
+
+
+class ProxyDeniedError(ProconsulError):
+    """The token that the proxy shows may not act for its service."""
+
+
+class SnapshotSource(Protocol):
+    """Follows the configuration of proxies that are registered with this agent."""
+
+    def watch(self, proxy_id: str, token: str) -> AsyncIterator[MeshGatewaySnapshot]:
+        """The proxy's snapshots, each when it changed, the first as soon as it is *complete*.
+
+        Complete means that every watch behind it has answered once: an Envoy that reconnects
+        after a restart of the agent would take anything less for the removal of the rest.
+        Intermediate states may be skipped. Raises `UnknownProxyError` or `ProxyDeniedError`, at
+        once or whenever it becomes true; the iterator is closed when the proxy goes away.
+        """
+        ...
