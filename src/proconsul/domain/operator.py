@@ -1,0 +1,49 @@
+"""Operator structs: autopilot and the Raft configuration (`agent/structs/operator.go`)."""
+
+from __future__ import annotations
+
+from proconsul.domain.base import GoStruct
+from proconsul.domain.options import WriteRequest
+
+
+class AutopilotConfig(GoStruct, frozen=True, gc=False):
+    """Go's `autopilot.Config`; durations in nanoseconds."""
+
+    cleanup_dead_servers: bool = False
+    last_contact_threshold_ns: int = 0
+    max_trailing_logs: int = 0
+    min_quorum: int = 0
+    server_stabilization_time_ns: int = 0
+    redundancy_zone_tag: str = ""
+    disable_upgrade_migration: bool = False
+    upgrade_version_tag: str = ""
+    create_index: int = 0
+    modify_index: int = 0
+
+
+DEFAULT_AUTOPILOT = AutopilotConfig(
+    cleanup_dead_servers=True,
+    last_contact_threshold_ns=200_000_000,
+    max_trailing_logs=250,
+    server_stabilization_time_ns=10_000_000_000,
+)
+
+
+class AutopilotSetConfigRequest(WriteRequest, frozen=True, gc=False):
+    datacenter: str = ""
+    config: AutopilotConfig = AutopilotConfig()
+    cas: bool = False
+
+
+class RaftServer(GoStruct, frozen=True, gc=False):
+    id: str = ""
+    node: str = ""
+    address: str = ""
+    leader: bool = False
+    protocol_version: str = ""
+    voter: bool = False
+
+
+class RaftConfigurationResponse(GoStruct, frozen=True, gc=False):
+    servers: list[RaftServer] | None = None
+    index: int = 0

@@ -1,0 +1,56 @@
+"""Sessions (`agent/structs/structs.go`)."""
+
+from __future__ import annotations
+
+from proconsul.domain.base import GoStruct
+from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
+
+SESSION_CREATE = "create"
+SESSION_DESTROY = "destroy"
+BEHAVIOR_RELEASE = "release"
+BEHAVIOR_DELETE = "delete"
+
+
+class ServiceCheck(GoStruct, frozen=True, gc=False):
+    id: str = ""
+    namespace: str = ""
+
+
+class Session(GoStruct, frozen=True, gc=False):
+    """Ties the locks of a client to the health of checks."""
+
+    id: str = ""
+    name: str = ""
+    node: str = ""
+    lock_delay_ns: int = 0
+    behavior: str = ""
+    ttl: str = ""
+    node_checks: list[str] | None = None
+    service_checks: list[ServiceCheck] | None = None
+    checks: list[str] | None = None
+    create_index: int = 0
+    modify_index: int = 0
+
+    def check_ids(self) -> list[str]:
+        """Every check whose failure invalidates the session."""
+        return [
+            *(self.checks or ()),
+            *(self.node_checks or ()),
+            *(check.id for check in self.service_checks or ()),
+        ]
+
+
+class SessionRequest(WriteRequest, frozen=True, gc=False):
+    datacenter: str = ""
+    op: str = ""
+    session: Session = Session()
+
+
+class SessionSpecificRequest(QueryOptions, frozen=True, gc=False):
+    datacenter: str = ""
+    session_id: str = ""
+    session: str = ""
+
+
+class IndexedSessions(QueryMeta, frozen=True, gc=False):
+    sessions: list[Session] | None = None

@@ -1,0 +1,82 @@
+"""Transactions (`agent/structs/txn.go`). Each operation has exactly one member set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proconsul.domain.base import GoStruct
+from proconsul.domain.catalog import HealthCheck, Node, NodeService
+from proconsul.domain.kv import DirEntry
+from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
+from proconsul.domain.session import Session
+
+TXN_OPS_MAX = 64
+
+
+class TxnKVOp(GoStruct, frozen=True, gc=False):
+    verb: str = ""
+    dir_ent: DirEntry = DirEntry()
+
+
+class TxnNodeOp(GoStruct, frozen=True, gc=False):
+    verb: str = ""
+    node: Node = Node()
+
+
+class TxnServiceOp(GoStruct, frozen=True, gc=False):
+    verb: str = ""
+    node: str = ""
+    service: NodeService = NodeService()
+
+
+class TxnCheckOp(GoStruct, frozen=True, gc=False):
+    verb: str = ""
+    check: HealthCheck = HealthCheck()
+
+
+class TxnSessionOp(GoStruct, frozen=True, gc=False):
+    verb: str = ""
+    session: Session = Session()
+
+
+class TxnOp(GoStruct, frozen=True, gc=False):
+    kv: TxnKVOp | None = None
+    intention: dict[str, Any] | None = None
+    node: TxnNodeOp | None = None
+    service: TxnServiceOp | None = None
+    check: TxnCheckOp | None = None
+    session: TxnSessionOp | None = None
+
+
+class TxnRequest(WriteRequest, frozen=True, gc=False):
+    datacenter: str = ""
+    ops: list[TxnOp] | None = None
+
+
+class TxnReadRequest(QueryOptions, frozen=True, gc=False):
+    datacenter: str = ""
+    ops: list[TxnOp] | None = None
+
+
+class TxnError(GoStruct, frozen=True, gc=False):
+    """`op_index` counts from 0, in the order of the request."""
+
+    op_index: int = 0
+    what: str = ""
+
+
+class TxnResult(GoStruct, frozen=True, gc=False):
+    kv: DirEntry | None = None
+    node: Node | None = None
+    service: NodeService | None = None
+    check: HealthCheck | None = None
+
+
+class TxnResponse(GoStruct, frozen=True, gc=False):
+    results: list[TxnResult] | None = None
+    errors: list[TxnError] | None = None
+
+
+class TxnReadResponse(QueryMeta, frozen=True, gc=False):
+    results: list[TxnResult] | None = None
+    errors: list[TxnError] | None = None
