@@ -183,6 +183,29 @@ class StreamSplitter:
         return value
 
 
+def uint(value: int) -> bytes:
+    """The bytes of an unsigned integer, for encoders that concatenate."""
+    if value < 0x80:
+        return bytes((value,))
+    if value < 0x100:
+        return b"\xcc" + bytes((value,))
+    if value < 0x10000:
+        return b"\xcd" + value.to_bytes(2, "big")
+    if value < 0x100000000:
+        return b"\xce" + value.to_bytes(4, "big")
+    return b"\xcf" + value.to_bytes(8, "big")
+
+
+def raw(value: bytes) -> bytes:
+    """The bytes of a raw value (a Go string or non-nil `[]byte`)."""
+    size = len(value)
+    if size < 32:
+        return bytes((0xA0 | size,)) + value
+    if size < 0x10000:
+        return b"\xda" + size.to_bytes(2, "big") + value
+    return b"\xdb" + size.to_bytes(4, "big") + value
+
+
 def as_text(value: object) -> str:
     """A Go string as `str`; what is not UTF-8 survives a round trip (surrogateescape)."""
     if isinstance(value, bytes):
