@@ -1,7 +1,7 @@
 """hashicorp/yamux frames (its spec.md): a header of 12 bytes, then data for `DATA` frames.
 
-version(1) | type(1) | flags(2) | stream id(4) | length(4), big endian. `length` is a window delta in
-`WINDOW_UPDATE`, an opaque value in `PING`, a reason in `GO_AWAY`.
+version(1) | type(1) | flags(2) | stream id(4) | length(4), big endian. `length` is a window delta
+in `WINDOW_UPDATE`, an opaque value in `PING`, a reason in `GO_AWAY`.
 """
 
 from __future__ import annotations
