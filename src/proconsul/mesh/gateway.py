@@ -59,7 +59,7 @@ def _routes(snapshot: MeshGatewaySnapshot) -> Iterable[Route]:
         if snapshot.wan_federation:
             servers = server_sni(datacenter.name, snapshot.domain)
             names = (servers, f"*.{servers}")
-            yield Route(servers, names, datacenter.gateways, REMOTE_CONNECT_TIMEOUT_S)
+            yield Route(servers, names, datacenter.server_gateways, REMOTE_CONNECT_TIMEOUT_S)
     if snapshot.wan_federation:
         every = server_sni(own, snapshot.domain)
         endpoints = tuple(server.endpoint for server in snapshot.servers)

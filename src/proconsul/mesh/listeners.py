@@ -45,8 +45,7 @@ def make_listener(bind: Bind, stat_prefix: str, routes: Mapping[str, tuple[str, 
         ],
         listener_filters_timeout=duration(CLIENT_HELLO_TIMEOUT_S),
         filter_chains=[
-            _chain(cluster, tuple(sorted(set(names))))
-            for cluster, names in sorted(routes.items())
+            _chain(cluster, tuple(sorted(set(names)))) for cluster, names in sorted(routes.items())
         ],
         default_filter_chain=_refusal(),
         per_connection_buffer_limit_bytes=UInt32Value(value=BUFFER_BYTES_MAX),

@@ -35,10 +35,15 @@ class Bind:
 
 @dataclass(frozen=True, slots=True, order=True)
 class RemoteDatacenter:
-    """Another datacenter and the WAN addresses of its mesh gateways."""
+    """Another datacenter and the WAN addresses of its mesh gateways.
+
+    Service traffic goes to all `gateways`, server traffic to those that expose their servers: the
+    others refuse the servers' names.
+    """
 
     name: str
     gateways: tuple[Endpoint, ...]
+    server_gateways: tuple[Endpoint, ...]
 
 
 @dataclass(frozen=True, slots=True, order=True)

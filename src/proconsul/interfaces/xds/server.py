@@ -87,9 +87,7 @@ class XdsServer:
             response_serializer=discovery_pb2.DeltaDiscoveryResponse.SerializeToString,
         )
         methods = {"DeltaAggregatedResources": handler}
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(SERVICE, methods),)
-        )
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
         ports = []
         for bind in self._config.binds:
             try:
