@@ -11,14 +11,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-import msgspec
-
 from proconsul.domain.catalog import CheckServiceNode
 from proconsul.domain.federation import (
-    OP_DELETE,
-    OP_UPSERT,
+    FEDERATION_DELETE,
+    FEDERATION_UPSERT,
     FederationState,
     FederationStateRequest,
+    raw_time,
 )
 from proconsul.federation.ports import FederationServer
 from proconsul.federation.rate import Backoff
@@ -61,10 +60,10 @@ def comparable(nodes: Sequence[CheckServiceNode] | None) -> list[object]:
 
 
 class FederationStateAntiEntropy:
-    """The loop of every datacenter's leader. `now_rfc3339` gives `UpdatedAt`."""
+    """The loop of every datacenter's leader. `unix_ns` gives `UpdatedAt`."""
 
-    def __init__(self, server: FederationServer, updated_at: Callable[[], object]) -> None:
-        self._server, self._updated_at = server, updated_at
+    def __init__(self, server: FederationServer, unix_ns: Callable[[], int]) -> None:
+        self._server, self._unix_ns = server, unix_ns
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -103,12 +102,13 @@ class FederationStateAntiEntropy:
 
     async def _publish(self, gateways: list[CheckServiceNode]) -> None:
         server = self._server
-        state = msgspec.structs.replace(
-            FederationState(datacenter=server.datacenter, mesh_gateways=gateways),
-            updated_at=self._updated_at(),
+        state = FederationState(
+            datacenter=server.datacenter,
+            mesh_gateways=gateways,
+            raw_updated_at=raw_time(self._unix_ns()),
         )
         request = FederationStateRequest(
-            datacenter=server.primary_datacenter, op=OP_UPSERT, state=state
+            datacenter=server.primary_datacenter, op=FEDERATION_UPSERT, state=state
         )
         if server.datacenter == server.primary_datacenter:
             await server.apply_locally(request)
@@ -132,7 +132,7 @@ async def prune(server: FederationServer) -> list[str]:
             await server.apply_locally(
                 FederationStateRequest(
                     datacenter=server.datacenter,
-                    op=OP_DELETE,
+                    op=FEDERATION_DELETE,
                     state=FederationState(datacenter=state.datacenter),
                 )
             )

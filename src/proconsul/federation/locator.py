@@ -22,14 +22,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from proconsul.domain.catalog import CheckServiceNode
+from proconsul.domain.catalog import META_WAN_FEDERATION, CheckServiceNode
 from proconsul.domain.federation import FederationState
 from proconsul.util.clock import Rng
 
 log = logging.getLogger("proconsul.gateway_locator")
-
-META_WAN_FEDERATION = "consul-wan-federation"
-"""Service meta key; a gateway counts for server traffic only if its value is "1"."""
 
 REPLICATION_FAILURES_BEFORE_BYPASS = 3
 """Consecutive failures after which a secondary's leader stops trusting its local gateways."""
@@ -70,7 +67,7 @@ def usable(nodes: Iterable[CheckServiceNode]) -> list[CheckServiceNode]:
         node
         for node in nodes
         if (node.service.meta or {}).get(META_WAN_FEDERATION) == "1"
-        and not any(check.status == "critical" for check in node.checks or ())
+        and not node.is_critical
     ]
 
 

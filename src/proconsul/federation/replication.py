@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proconsul.domain.federation import (
-    OP_DELETE,
-    OP_UPSERT,
+    FEDERATION_DELETE,
+    FEDERATION_UPSERT,
     FederationState,
     FederationStateRequest,
 )
@@ -132,10 +132,10 @@ class FederationStateReplicator:
         status = self.status
         status.lag = len(todo.deletions) + len(todo.updates)
         for state in todo.deletions:
-            await self._apply(OP_DELETE, state)
+            await self._apply(FEDERATION_DELETE, state)
         for state in todo.updates:
             replica = msgspec.structs.replace(state, primary_modify_index=state.modify_index)
-            await self._apply(OP_UPSERT, replica)
+            await self._apply(FEDERATION_UPSERT, replica)
 
     async def _apply(self, operation: str, state: FederationState) -> None:
         await self._apply_limiter.wait()

@@ -1,0 +1,239 @@
+"""Answering a call here, or forwarding it: to its datacenter, then to the leader.
+
+Follows `ForwardRPC` in agent/consul/rpc.go. While there is no leader a call is held for
+`rpc_hold_timeout`, so that an election does not show as errors. A forwarded body is passed on as it
+came, never decoded and encoded again. Dialling another server is always safe and happens at once;
+a call that may have been executed is repeated only if it is a read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from proconsul.domain import errors
+from proconsul.domain.acl import Authorizer
+from proconsul.domain.base import decode, encode
+from proconsul.rpc.dialer import Destination, HopError
+from proconsul.rpc.methods import METHODS
+from proconsul.rpc.table import Call, Endpoint, EndpointTable, Method, Route
+from proconsul.util.errors import ProconsulError
+
+if TYPE_CHECKING:
+    from proconsul.drivers.stream import PeerInfo
+    from proconsul.util.clock import Rng
+    from proconsul.util.metrics import Metrics
+
+log = logging.getLogger("proconsul.rpc")
+
+CALL_S = 15.0
+"""Deadline of a forwarded call that does not block; a blocking query gets its wait on top."""
+HOLD_STEP_FRACTION = 16
+CROSS_DC_SERVERS_MAX = 3
+"""How many servers of another datacenter one call may try."""
+
+
+class Forwarding(Protocol):
+    """What forwarding needs to know of its server."""
+
+    @property
+    def is_leader(self) -> bool: ...
+
+    @property
+    def is_leaving(self) -> bool: ...
+
+    def heard_from_leader(self) -> bool:
+        """Whether our state has ever been in step with a leader, so that stale reads make sense."""
+        ...
+
+    def leader(self) -> Destination | None:
+        """The leader's node and address; None if unknown."""
+        ...
+
+    def servers(self, datacenter: str) -> list[Destination]:
+        """Servers of another datacenter in the order to try; empty if none is alive."""
+        ...
+
+    def knows_datacenter(self, datacenter: str) -> bool: ...
+
+    def failed_server(self, to: Destination) -> None:
+        """A call to this server failed: prefer others."""
+        ...
+
+    async def send(self, to: Destination, method: str, body: bytes, deadline: float) -> bytes:
+        """One RPC through the connection pool."""
+        ...
+
+    def resolve_token(self, token: str) -> Authorizer: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardConfig:
+    """`hold_s` is `performance.rpc_hold_timeout`."""
+
+    datacenter: str
+    primary_datacenter: str
+    hold_s: float = 7.0
+
+
+class Forwarder:
+    """The entrance of every RPC on a server, from the network and from this process."""
+
+    def __init__(
+        self,
+        config: ForwardConfig,
+        server: Forwarding,
+        table: EndpointTable,
+        metrics: Metrics,
+        rng: Rng,
+    ) -> None:
+        self._config, self._server, self._table = config, server, table
+        self._metrics, self._rng = metrics, rng
+
+    async def dispatch(self, name: str, body: bytes, peer: PeerInfo) -> bytes:
+        """A call from the network: encoded in, encoded out."""
+        self._metrics.incr("consul.rpc.request", 1)
+        endpoint = self._table[name]
+        request = decode(body, endpoint.method.request)
+        request, body = self._to_primary(endpoint.method, request, body)
+        answer = await self._forward(endpoint.method, request, lambda: body)
+        if answer is not None:
+            return answer
+        return encode(await self._here(endpoint, request, peer.address))
+
+    async def call(self, name: str, request: Any) -> Any:
+        """See `rpc.caller.RpcCaller.call`."""
+        endpoint = self._table[name]
+        method = endpoint.method
+        request, _ = self._to_primary(method, request, b"")
+        answer = await self._forward(method, request, lambda: encode(request))
+        if answer is not None:
+            return decode(answer, method.response)
+        return await self._here(endpoint, request, None)
+
+    async def call_datacenter(self, name: str, datacenter: str, request: Any) -> Any:
+        """Send to another datacenter's servers whatever the method's route says."""
+        answer = await self._to_datacenter(METHODS[name], datacenter, request, encode(request))
+        return decode(answer, METHODS[name].response)
+
+    def _to_primary(self, method: Method, request: Any, body: bytes) -> tuple[Any, bytes]:
+        if method.route is Route.PRIMARY and request.datacenter != self._config.primary_datacenter:
+            request = msgspec.structs.replace(
+                request, datacenter=self._config.primary_datacenter
+            )
+            return request, encode(request) if body else b""
+        return request, body
+
+    async def _here(
+        self, endpoint: Endpoint, request: Any, source: tuple[str, int] | None
+    ) -> Any:
+        authorizer = self._server.resolve_token(getattr(request, "token", ""))
+        return await endpoint.handler(request, Call(authorizer, source))
+
+    async def _forward(
+        self, method: Method, request: Any, body: Callable[[], bytes]
+    ) -> bytes | None:
+        """The remote answer, or None if this server is the one to answer."""
+        if method.route is Route.HERE:
+            return None
+        datacenter = request.datacenter
+        if datacenter not in ("", self._config.datacenter):
+            return await self._to_datacenter(method, datacenter, request, body())
+        if method.route is Route.DATACENTER:
+            return None
+        server = self._server
+        if method.is_read and request.allow_stale and server.heard_from_leader():
+            return None
+        if server.is_leader and not server.is_leaving:
+            return None
+        return await self._to_leader(method, request, body())
+
+    async def _to_leader(self, method: Method, request: Any, body: bytes) -> bytes | None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + self._config.hold_s
+        server = self._server
+        error: ProconsulError = errors.NoLeaderError()
+        while not server.is_leaving:
+            if server.is_leader:
+                return None
+            leader = server.leader()
+            if leader is not None:
+                try:
+                    return await server.send(leader, method.name, body, self._deadline(request))
+                except (ProconsulError, TimeoutError) as failure:
+                    if not _may_repeat(method, failure):
+                        raise
+                    error = _as_error(failure)
+            if loop.time() >= give_up:
+                break
+            step = self._config.hold_s / HOLD_STEP_FRACTION
+            await asyncio.sleep(self._rng.uniform(step / 8, step))
+        raise error
+
+    async def _to_datacenter(
+        self, method: Method, datacenter: str, request: Any, body: bytes
+    ) -> bytes:
+        servers = self._server.servers(datacenter)
+        if not servers:
+            if self._server.knows_datacenter(datacenter):
+                log.warning(
+                    "RPC request to DC is currently failing as no server can be reached: "
+                    "datacenter=%s",
+                    datacenter,
+                )
+                raise errors.DatacenterNotAvailableError
+            log.warning(
+                "RPC request for DC is currently failing as no path was found: "
+                "datacenter=%s method=%s",
+                datacenter,
+                method.name,
+            )
+            raise errors.NoPathToDatacenterError
+        self._metrics.incr("consul.rpc.cross-dc", 1, (("datacenter", datacenter),))
+        deadline = self._deadline(request)
+        failure: ProconsulError = errors.DatacenterNotAvailableError()
+        for to in servers[:CROSS_DC_SERVERS_MAX]:
+            try:
+                return await self._server.send(to, method.name, body, deadline)
+            except (ProconsulError, TimeoutError) as error:
+                if isinstance(error, errors.DomainError) or getattr(error, "is_remote", False):
+                    raise
+                failure = _as_error(error)
+                self._server.failed_server(to)
+                log.error(
+                    "RPC failed to server in DC: server=%s datacenter=%s method=%s error=%s",
+                    to.node,
+                    datacenter,
+                    method.name,
+                    failure,
+                )
+                if not (isinstance(error, HopError) or _may_repeat(method, error)):
+                    break
+        raise failure
+
+    def _deadline(self, request: Any) -> float:
+        now = asyncio.get_running_loop().time()
+        if getattr(request, "min_query_index", 0):
+            wait = request.max_query_time_ns / 1e9 or 300.0
+            return now + min(wait, 600.0) * (1 + 1 / 16) + CALL_S
+        return now + CALL_S
+
+
+def _may_repeat(method: Method, error: BaseException) -> bool:
+    """Whether trying again cannot execute a write twice."""
+    if errors.is_no_leader(error) or isinstance(error, HopError):
+        return True
+    if getattr(error, "is_remote", False):
+        return False
+    return method.is_read or bool(getattr(error, "safe_to_retry", False))
+
+
+def _as_error(error: BaseException) -> ProconsulError:
+    if isinstance(error, ProconsulError):
+        return error
+    return ProconsulError(f"RPC deadline exceeded: {error}" if str(error) else "RPC deadline exceeded")

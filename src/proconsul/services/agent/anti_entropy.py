@@ -1,0 +1,309 @@
+"""Anti-entropy: the catalog's view of this node is brought in line with the agent's.
+
+A change is sent at once; every minute (longer in large clusters) the whole is compared, which also
+removes what nobody here registered (Consul's `agent/ae` and `agent/local`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from dataclasses import dataclass, field
+
+import msgspec
+
+from proconsul.domain import errors
+from proconsul.domain.catalog import (
+    SERF_CHECK_ID,
+    DeregisterRequest,
+    HealthCheck,
+    NodeService,
+    RegisterRequest,
+)
+from proconsul.domain.options import NodeSpecificRequest
+from proconsul.rpc.caller import RpcCaller
+from proconsul.services.agent.local import CheckEntry, LocalState, ServiceEntry
+from proconsul.util.clock import Rng
+from proconsul.util.errors import ProconsulError
+
+log = logging.getLogger("proconsul.anti_entropy")
+
+SCALE_THRESHOLD = 128
+"""Cluster size from which the interval grows with its logarithm."""
+RETRY_S_MIN = 0.5
+RETRY_S_MAX = 15.0
+CONSUL_SERVICE_ID = "consul"
+"""Registered by the leader for every server, never by an agent's anti-entropy."""
+
+
+def scale_factor(nodes: int) -> int:
+    """1 up to 128 nodes, then one more with every doubling."""
+    if nodes <= SCALE_THRESHOLD:
+        return 1
+    return int(math.ceil(math.log2(nodes) - math.log2(SCALE_THRESHOLD)) + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """What the agent tells the catalog of its own node."""
+
+    datacenter: str
+    node: str
+    id: str
+    address: str
+    tagged_addresses: dict[str, str] = field(default_factory=dict)
+    meta: dict[str, str] = field(default_factory=dict)
+
+
+class AntiEntropy:
+    """Runs as one supervised loop of the agent."""
+
+    def __init__(
+        self,
+        identity: NodeIdentity,
+        state: LocalState,
+        caller: RpcCaller,
+        rng: Rng,
+        interval_s: float,
+        agent_token: str = "",
+    ) -> None:
+        self._id, self._state, self._caller, self._rng = identity, state, caller, rng
+        self._interval_s, self._token = interval_s, agent_token
+        self._wake = asyncio.Event()
+        self._full_wanted = True
+        self.cluster_size = 1
+
+    def trigger(self) -> None:
+        """Something changed here: send it."""
+        self._wake.set()
+
+    def trigger_full(self) -> None:
+        """Servers appeared, or the catalog may have lost us: compare everything."""
+        self._full_wanted = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Synchronise until cancelled."""
+        loop = asyncio.get_running_loop()
+        unsubscribe = self._state.subscribe(self._wake.set)
+        retry = RETRY_S_MIN
+        next_full = loop.time()
+        try:
+            while True:
+                self._wake.clear()
+                full = self._full_wanted or loop.time() >= next_full
+                try:
+                    if full:
+                        await self._compare()
+                        self._full_wanted = False
+                        next_full = loop.time() + self._staggered_interval()
+                    await self._send_changes()
+                    retry = RETRY_S_MIN
+                    wait_until = next_full
+                except (ProconsulError, TimeoutError) as error:
+                    log.warning("failed to sync remote state: %s", error or "deadline exceeded")
+                    self._full_wanted = self._full_wanted or full
+                    wait_until = loop.time() + retry * self._rng.uniform(0.75, 1.25)
+                    retry = min(retry * 2, RETRY_S_MAX)
+                    # Changes that pile up meanwhile must not turn the backoff into a hot loop.
+                    await asyncio.sleep(RETRY_S_MIN)
+                deferred = self._state.flush_deferred(loop.time())
+                await self._sleep_until(min(wait_until, deferred or wait_until))
+                self._state.flush_deferred(loop.time())
+        finally:
+            unsubscribe()
+
+    def _staggered_interval(self) -> float:
+        base = self._interval_s * scale_factor(self.cluster_size)
+        return base + self._rng.uniform(0, base)
+
+    async def _sleep_until(self, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    # -- comparing -------------------------------------------------------------------------
+
+    async def _compare(self) -> None:
+        request = NodeSpecificRequest(
+            datacenter=self._id.datacenter,
+            node=self._id.node,
+            token=self._token,
+            allow_stale=True,
+            max_stale_duration_ns=60_000_000_000,
+        )
+        services = await self._caller.call("Catalog.NodeServiceList", request)
+        checks = await self._caller.call("Health.NodeChecks", request)
+        remote = services.node_services
+        self._state.node_in_sync = remote.node is not None and self._is_our_node(remote.node)
+        self._compare_services({s.id: s for s in remote.services or ()})
+        self._compare_checks({c.check_id: c for c in checks.health_checks or ()})
+
+    def _is_our_node(self, node: object) -> bool:
+        mine = self._id
+        return (
+            getattr(node, "id", "") == mine.id
+            and (getattr(node, "tagged_addresses", None) or {}) == mine.tagged_addresses
+            and (getattr(node, "meta", None) or {}) == mine.meta
+            and getattr(node, "address", "") == mine.address
+        )
+
+    def _compare_services(self, remote: dict[str, NodeService]) -> None:
+        entries = self._state.service_entries()
+        for service_id, service in remote.items():
+            entry = entries.get(service_id)
+            if entry is None:
+                if service_id != CONSUL_SERVICE_ID:
+                    self._state.mark_foreign_service(service)
+                continue
+            if entry.deleted:
+                continue
+            if entry.service.enable_tag_override and entry.service.tags != service.tags:
+                self._state.adopt_tags(service_id, service.tags)
+            entry.in_sync = entry.service.is_same(_without_defaults(service, entry.service))
+        for service_id, entry in list(entries.items()):
+            if service_id not in remote:
+                if entry.deleted:
+                    self._state.forget_service(entry)
+                else:
+                    entry.in_sync = False
+
+    def _compare_checks(self, remote: dict[str, HealthCheck]) -> None:
+        entries = self._state.check_entries()
+        for check_id, check in remote.items():
+            entry = entries.get(check_id)
+            if entry is None:
+                if check_id != SERF_CHECK_ID:
+                    self._state.mark_foreign_check(check)
+                continue
+            if entry.deleted:
+                continue
+            theirs = check
+            if entry.deferred_until is not None:
+                theirs = msgspec.structs.replace(check, output=entry.check.output)
+            entry.in_sync = entry.check.is_same(theirs)
+        for check_id, entry in list(entries.items()):
+            if check_id not in remote:
+                if entry.deleted:
+                    self._state.forget_check(entry)
+                else:
+                    entry.in_sync = False
+
+    # -- sending ---------------------------------------------------------------------------
+
+    async def _send_changes(self) -> None:
+        for entry in list(self._state.service_entries().values()):
+            if entry.deleted:
+                await self._drop_service(entry)
+            elif not entry.in_sync:
+                await self._send_service(entry)
+        for check in list(self._state.check_entries().values()):
+            if check.deleted:
+                await self._drop_check(check)
+            elif not check.in_sync:
+                await self._send_check(check)
+        if not self._state.node_in_sync:
+            await self._caller.call("Catalog.Register", self._registration(self._token))
+            self._state.node_in_sync = True
+            log.info("Synced node info")
+
+    def _registration(self, token: str) -> RegisterRequest:
+        mine = self._id
+        return RegisterRequest(
+            datacenter=mine.datacenter,
+            id=mine.id,
+            node=mine.node,
+            address=mine.address,
+            tagged_addresses=dict(mine.tagged_addresses),
+            node_meta=dict(mine.meta),
+            skip_node_update=self._state.node_in_sync,
+            token=token,
+        )
+
+    async def _send_service(self, entry: ServiceEntry) -> None:
+        service = entry.service
+        token = entry.token or self._token
+        sent = [
+            check
+            for check in self._state.check_entries().values()
+            if check.check.service_id == service.id
+            and not check.in_sync
+            and not check.deleted
+            and check.token == entry.token
+        ]
+        results = [check.check for check in sent]
+        request = msgspec.structs.replace(
+            self._registration(token), service=service, checks=results or None
+        )
+        try:
+            await self._caller.call("Catalog.Register", request)
+        except ProconsulError as error:
+            if not errors.is_permission_denied(error):
+                raise
+            # Trying again cannot help: wait for the next full comparison.
+            log.warning("Service registration blocked by ACLs: service=%s", service.id)
+            entry.in_sync = True
+            return
+        log.info("Synced service: service=%s", service.id)
+        self._state.node_in_sync = True
+        entry.in_sync = entry.service is service
+        for check, result in zip(sent, results, strict=True):
+            check.in_sync = check.check is result
+
+    async def _send_check(self, entry: CheckEntry) -> None:
+        check = entry.check
+        owner = self._state.service(check.service_id) if check.service_id else None
+        token = entry.token or self._token
+        request = msgspec.structs.replace(
+            self._registration(token), service=owner, check=check
+        )
+        try:
+            await self._caller.call("Catalog.Register", request)
+        except ProconsulError as error:
+            if not errors.is_permission_denied(error):
+                raise
+            log.warning("Check registration blocked by ACLs: check=%s", check.check_id)
+            entry.in_sync = True
+            return
+        log.info("Synced check: check=%s", check.check_id)
+        self._state.node_in_sync = True
+        entry.in_sync = entry.check is check
+
+    async def _drop_service(self, entry: ServiceEntry) -> None:
+        await self._deregister(entry.token, service_id=entry.service.id)
+        self._state.forget_service(entry)
+        for check in list(self._state.check_entries().values()):
+            if check.deleted and check.check.service_id == entry.service.id:
+                self._state.forget_check(check)
+        log.info("Deregistered service: service=%s", entry.service.id)
+
+    async def _drop_check(self, entry: CheckEntry) -> None:
+        await self._deregister(entry.token, check_id=entry.check.check_id)
+        self._state.forget_check(entry)
+        log.info("Deregistered check: check=%s", entry.check.check_id)
+
+    async def _deregister(self, token: str, *, service_id: str = "", check_id: str = "") -> None:
+        request = DeregisterRequest(
+            datacenter=self._id.datacenter,
+            node=self._id.node,
+            service_id=service_id,
+            check_id=check_id,
+            token=token or self._token,
+        )
+        try:
+            await self._caller.call("Catalog.Deregister", request)
+        except ProconsulError as error:
+            if errors.is_permission_denied(error):
+                log.warning("Deregistration blocked by ACLs: %s%s", service_id, check_id)
+            elif "Unknown service" not in str(error) and "Unknown check" not in str(error):
+                raise
+
+
+def _without_defaults(remote: NodeService, local: NodeService) -> NodeService:
+    """The catalog fills in weights that we may have left out: that is no difference."""
+    if local.weights is None and remote.weights is not None:
+        return msgspec.structs.replace(remote, weights=None)
+    return remote
