@@ -96,7 +96,8 @@ def fresher(
     everything up to I, so only a federation state with something newer in it beats it. An answer
     that is no longer followed counts no further than its own newest entry.
     """
-    if catalog is None:
+    if catalog is None or (federation and not catalog.nodes):
+        # An empty answer may be a token's lack of rights; there is nothing to lose in trying.
         return federation or ()
     if not federation:
         return catalog.nodes

@@ -37,10 +37,9 @@ WEIGHT_MAX = 128
 CONNECTIONS_MAX = 16_384
 BUFFER_BYTES_MAX = 256 * 1024
 
-# Linux numbers, which Envoy takes as they are. An idle connection is probed after KEEPALIVE_IDLE_S;
-# data that stays unacknowledged (and probes, likewise) for USER_TIMEOUT_MS end the connection, where
-# the kernel alone would retransmit for a quarter of an hour. Longer idle times than these are what
-# keeps the traffic of an idle federation low.
+# Linux numbers, which Envoy takes as they are. An idle connection is probed after KEEPALIVE_IDLE_S
+# (less would cost traffic in an idle federation); data or probes that stay unacknowledged for
+# USER_TIMEOUT_MS end it, where the kernel alone would retransmit for a quarter of an hour.
 SOL_SOCKET, SO_KEEPALIVE = 1, 9
 IPPROTO_TCP, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT = 6, 4, 5, 6, 18
 KEEPALIVE_IDLE_S = 15

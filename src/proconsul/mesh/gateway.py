@@ -1,7 +1,7 @@
 """Mesh gateway snapshot -> Envoy resources.
 
-The one place that decides what a mesh gateway routes where; `clusters` and `listeners` know how such
-things are written for Envoy. Other kinds of proxies become modules beside this one, each from its
+The one place that decides what a mesh gateway routes where; `clusters` and `listeners` know how
+such things are written for Envoy. Other kinds of proxies become modules beside this one, each from its
 own type of snapshot to the same `ResourceSet`.
 """
 

@@ -1,8 +1,8 @@
 """The gRPC server of the control plane: delta ADS, v3 alone.
 
-Translates gRPC into calls of `subscriptions`, nothing more. One stream is one task that sends, one
-that reads and one that follows the proxy's snapshots; the last two only note what is new and wake the
-first, so that every burst of changes becomes one push, and a slow Envoy holds up nobody.
+Translates gRPC into calls of `subscriptions`, nothing more. One stream is one task that sends,
+one that reads and one that follows the proxy's snapshots; the last two only note what is new and
+wake the first, so that every burst of changes becomes one push, and a slow Envoy holds up nobody.
 
 Importing this module loads grpc and the xDS types (about 20 MB): load it with the first proxy.
 """
@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import grpc
@@ -38,11 +38,8 @@ class TlsFiles:
     """PEM contents for serving gRPC over TLS. `client_ca` demands client certificates of it."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     client_ca: bytes | None = None
-
-    def __repr__(self) -> str:
-        return "TlsFiles(...)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +168,8 @@ class _Stream:
             )
         log.info("proxy %s connected", self._proxy_id)
         async with TaskScope(f"xds/{self._proxy_id}") as scope:
-            scope.spawn("requests", self._read(first))
-            scope.spawn("snapshots", self._follow())
+            _ = scope.spawn("requests", self._read(first))
+            _ = scope.spawn("snapshots", self._follow())
             await self._send()
         status, reason = self._end or (grpc.StatusCode.OK, "")
         log.info("proxy %s disconnected%s", self._proxy_id, f": {reason}" if reason else "")

@@ -4,12 +4,12 @@ Follows envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol (incremental xDS).
 changes a stream's state is in this file; `server` feeds it requests and snapshots, and sends what
 `poll` returns.
 
-Make before break: clusters are added and changed first, then endpoints, then listeners, and clusters
-go last. A type has at most one unanswered response, so a burst of changes is sent as one. Listeners
+Make before break: clusters are added and changed first, then endpoints, then listeners, and
+clusters that are gone go last. A type has at most one unanswered response, so a burst of changes is sent as one. Listeners
 wait until Envoy has the endpoints of the clusters they lead to, but not for ever.
 
-After a NACK nothing is repeated: what was refused counts as sent until it changes, and clusters that
-a refused listener may still lead to are not taken away.
+After a NACK nothing is repeated: what was refused counts as sent until it changes, and clusters
+that a refused listener may still lead to are not taken away.
 """
 
 from __future__ import annotations
