@@ -1,8 +1,8 @@
 """Mesh gateway snapshot -> Envoy resources.
 
 The one place that decides what a mesh gateway routes where; `clusters` and `listeners` know how
-such things are written for Envoy. Other kinds of proxies become modules beside this one, each from its
-own type of snapshot to the same `ResourceSet`.
+such things are written for Envoy. Other kinds of proxies become modules beside this one, each from
+its own type of snapshot to the same `ResourceSet`.
 """
 
 from __future__ import annotations

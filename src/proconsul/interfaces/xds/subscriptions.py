@@ -5,8 +5,9 @@ changes a stream's state is in this file; `server` feeds it requests and snapsho
 `poll` returns.
 
 Make before break: clusters are added and changed first, then endpoints, then listeners, and
-clusters that are gone go last. A type has at most one unanswered response, so a burst of changes is sent as one. Listeners
-wait until Envoy has the endpoints of the clusters they lead to, but not for ever.
+clusters that are gone go last. A type has at most one unanswered response, so a burst of changes
+is sent as one. Listeners wait until Envoy has the endpoints of the clusters they lead to, but not
+for ever.
 
 After a NACK nothing is repeated: what was refused counts as sent until it changes, and clusters
 that a refused listener may still lead to are not taken away.
