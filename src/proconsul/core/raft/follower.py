@@ -1,0 +1,116 @@
+"""What any server does with requests from others: append entries, give votes, take snapshots.
+
+Follows `appendEntries`, `requestVote` and `installSnapshot` of hashicorp/raft 1.1.2 `raft.go`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proconsul.core.raft.log import Compacted
+from proconsul.core.raft.types import HardState, Role
+from proconsul.wire.raft import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    RequestVoteRequest,
+    RequestVoteResponse,
+)
+
+if TYPE_CHECKING:
+    from proconsul.core.raft.state import State
+
+
+def append_entries(state: State, token: object, request: AppendEntriesRequest, now: float) -> None:
+    """Answer an AppendEntries of a current leader; the caller has dealt with the terms."""
+    last_log = state.log.last_index
+    ok, hint = _append(state, request)
+    if ok:
+        state.heard(now)
+    else:
+        state.election_at = state.election_at or now + state.config.heartbeat_timeout_s
+    # A heartbeat says nothing about the log, so it need not wait for the disk.
+    durable = not request.is_heartbeat
+    response = AppendEntriesResponse(state.term, last_log, ok, hint)
+    state.reply(token, response, durable=durable)
+
+
+def _append(state: State, request: AppendEntriesRequest) -> tuple[bool, bool]:
+    """(success, whether a retry may follow at once)."""
+    log = state.log
+    prev = request.prev_log_index
+    entries = request.entries or ()
+    if any(entry.index != prev + 1 + i for i, entry in enumerate(entries)):
+        return False, False
+    if prev > 0 and (prev > log.last_index or not _agrees(state, prev, request.prev_log_term)):
+        return False, True
+    for i, entry in enumerate(entries):
+        if entry.index <= log.snapshot_index or (
+            entry.index <= log.last_index and log.term(entry.index) == entry.term
+        ):
+            continue
+        if entry.index <= log.last_index:
+            state.truncate(entry.index)
+        state.append(entries[i:])
+        break
+    # Only what this request vouches for may be committed: behind it may be a stale suffix.
+    vouched = prev + len(entries)
+    if (commit := min(request.leader_commit, vouched)) > state.commit_index:
+        state.commit(commit)
+    return True, False
+
+
+def _agrees(state: State, index: int, term: int) -> bool:
+    if index < state.log.snapshot_index:
+        return True  # committed, so the leader has the same
+    try:
+        return state.log.term(index) == term
+    except Compacted:
+        return False
+
+
+def request_vote(state: State, token: object, request: RequestVoteRequest, now: float) -> None:
+    """Give or refuse a vote; the caller has dealt with the terms."""
+    granted = _grant(state, request)
+    if granted:
+        state.heard(now)
+    state.reply(token, RequestVoteResponse(state.term, granted), durable=True)
+
+
+def _grant(state: State, request: RequestVoteRequest) -> bool:
+    hard, log = state.hard, state.log
+    if hard.vote_term == request.term and hard.candidate:
+        return hard.candidate == request.candidate
+    if (log.last_term, log.last_index) > (request.last_log_term, request.last_log_index):
+        return False
+    state.set_hard(HardState(request.term, request.term, request.candidate))
+    return True
+
+
+def has_other_leader(state: State, request: RequestVoteRequest) -> bool:
+    """Whether a vote is refused unseen, so that a returning server does not depose a leader."""
+    return (
+        state.leader is not None
+        and state.leader[1].encode() != request.candidate
+        and not request.leadership_transfer
+    )
+
+
+def snapshot_refusal(
+    state: State, request: InstallSnapshotRequest
+) -> InstallSnapshotResponse | None:
+    """The answer to a snapshot of an old term, None if it is to be received."""
+    if request.term < state.term:
+        return InstallSnapshotResponse(state.term, success=False)
+    return None
+
+
+def become_follower(state: State, term: int, now: float) -> None:
+    """Step down, or stay a follower, in a term that may be later."""
+    was = state.role
+    state.set_role(Role.FOLLOWER)
+    if term > state.term:
+        state.set_term(term)
+    if was is not Role.FOLLOWER:
+        state.heard(now)

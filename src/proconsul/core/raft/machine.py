@@ -1,0 +1,324 @@
+"""The Raft machine: inputs and the time go in, one `Output` per step comes out.
+
+    follower --election timeout--> candidate --majority--> leader
+       ^  ^----- later term, or a leader is heard ----'       |
+       '--------- later term, lease lost, removed ------------'
+
+Every transition is in this file. Protocol and behaviour are hashicorp/raft 1.1.2's at protocol
+version 3 (without PreVote; a server that knows a leader refuses votes, which does much of its job).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from proconsul.core.raft import follower
+from proconsul.core.raft.leader import Leadership, not_leader
+from proconsul.core.raft.membership import Change, check, has_vote, quorum, voters
+from proconsul.core.raft.state import State
+from proconsul.core.raft.types import Channel, ConfigurationError, HardState, Role
+from proconsul.wire.raft import (
+    PROTOCOL_VERSION,
+    UNSUPPORTED_PROTOCOL,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Configuration,
+    Entry,
+    InstallSnapshotRequest,
+    LogType,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    TimeoutNowRequest,
+    TimeoutNowResponse,
+    encode_configuration,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proconsul.core.raft.log import Log
+    from proconsul.core.raft.types import Config, Output, SnapshotMeta
+    from proconsul.util.clock import Rng
+    from proconsul.wire.raft import Request, Response
+
+
+@dataclass(slots=True)
+class _Candidacy:
+    """One try to become leader."""
+
+    seq: int
+    """Our own vote counts once this output is durable."""
+    votes: set[str] = field(default_factory=set)
+    calls: dict[int, str] = field(default_factory=dict)
+
+
+class Raft:
+    """One server. Call an input, then `take_output` until None, then look at `get_timer`."""
+
+    def __init__(
+        self,
+        config: Config,
+        local_id: str,
+        local_address: str,
+        log: Log,
+        hard: HardState,
+        snapshot: SnapshotMeta | None,
+        rng: Rng,
+    ) -> None:
+        self.state = State(config, local_id, local_address, log, hard, snapshot, rng)
+        self._candidacy: _Candidacy | None = None
+        self._leadership: Leadership | None = None
+        self._installing = 0
+
+    # -- life cycle
+
+    def start(self, now: float) -> None:
+        """Begin. A lone voter elects itself at once: there is nobody it could wait for."""
+        self.state.heard(now)
+        self.state.last_contact = None
+        self._elect_if_alone(now)
+
+    def bootstrap(self, configuration: Configuration, now: float) -> None:
+        """Give a fresh server its first configuration, as entry 1 of term 1."""
+        state = self.state
+        if state.log.last_index or state.term:
+            raise ConfigurationError("bootstrap only works on new clusters")
+        check(configuration)
+        state.set_term(1)
+        state.append([Entry(1, 1, LogType.CONFIGURATION, encode_configuration(configuration))])
+        state.election_at = now + state.rng.uniform(0, state.config.heartbeat_timeout_s)
+        self._elect_if_alone(now)
+
+    def _elect_if_alone(self, now: float) -> None:
+        if [s.id for s in voters(self.state.members.latest)] == [self.state.local_id]:
+            self._campaign(now)
+
+    # -- calls of this server's own users, for a leader only
+
+    def propose(self, items: Sequence[tuple[LogType, bytes]], now: float) -> int:
+        """Append entries; returns the first one's index. Raises `NotLeader`, `TransferInProgress`.
+
+        They are committed when `Output.commit_index` reaches them while the term is the same.
+        """
+        index = self._leader().propose(items, now)
+        self._settle(now)
+        return index
+
+    def change(
+        self, change: Change, server_id: str, address: str, prev_index: int, now: float
+    ) -> int:
+        """Change the members; returns the entry's index. Raises `ConfigurationError` also.
+
+        `prev_index`, if not 0, is the index of the only configuration that may be changed.
+        """
+        index = self._leader().change(change, server_id, address, prev_index, now)
+        self._settle(now)
+        return index
+
+    def verify(self, token: object, now: float) -> None:
+        """Find out if this server still leads; ends in a `Verified` event. Raises `NotLeader`."""
+        self._leader().verify(token, now)
+
+    def transfer(self, token: object, server_id: str | None, now: float) -> None:
+        """Hand leadership over; ends in a `Transferred` event. Raises `NotLeader`."""
+        self._leader().transfer(token, server_id, now)
+
+    def _leader(self) -> Leadership:
+        if self._leadership is None:
+            raise not_leader(self.state)
+        return self._leadership
+
+    # -- requests of other servers
+
+    def request(self, token: object, request: Request, now: float) -> None:
+        """A request came in; its answer will be a `Reply` with `token`.
+
+        An InstallSnapshot gets an answer only if it is refused: otherwise `receiving(token)` is
+        true, and `snapshot_installed` or `snapshot_aborted` follows when its bytes have come.
+        """
+        state = self.state
+        if not PROTOCOL_VERSION - 1 <= request.protocol_version <= PROTOCOL_VERSION:
+            state.reply(token, None, UNSUPPORTED_PROTOCOL)
+            return
+        match request:
+            case AppendEntriesRequest():
+                self._on_append(token, request, now)
+            case RequestVoteRequest():
+                self._on_vote(token, request, now)
+            case InstallSnapshotRequest():
+                self._on_snapshot(token, request, now)
+            case TimeoutNowRequest():
+                state.reply(token, TimeoutNowResponse())
+                if self._may_campaign() and self._leadership is None:
+                    self._campaign(now, transfer=True)
+        self._settle(now)
+
+    def _on_append(self, token: object, request: AppendEntriesRequest, now: float) -> None:
+        state = self.state
+        if request.term < state.term:
+            response = AppendEntriesResponse(state.term, state.log.last_index, success=False)
+            state.reply(token, response)
+            return
+        if request.term > state.term or state.role is not Role.FOLLOWER:
+            self._step_down(request.term, now)
+        state.set_leader(state.leader_by_address(request.leader))
+        follower.append_entries(state, token, request, now)
+
+    def _on_vote(self, token: object, request: RequestVoteRequest, now: float) -> None:
+        state = self.state
+        if follower.has_other_leader(state, request) or request.term < state.term:
+            state.reply(token, RequestVoteResponse(state.term, granted=False))
+            return
+        if request.term > state.term:
+            self._step_down(request.term, now)
+        follower.request_vote(state, token, request, now)
+
+    def _on_snapshot(self, token: object, request: InstallSnapshotRequest, now: float) -> None:
+        state = self.state
+        if (refusal := follower.snapshot_refusal(state, request)) is not None:
+            state.reply(token, refusal)
+            return
+        if request.term > state.term or state.role is not Role.FOLLOWER:
+            self._step_down(request.term, now)
+        state.set_leader(state.leader_by_address(request.leader))
+        state.heard(now)
+        self._installing += 1
+
+    def snapshot_wanted(self, index: int) -> bool:
+        """Whether a snapshot received up to `index` is news; if not, it may be dropped."""
+        return index > self.state.commit_index
+
+    def snapshot_installed(self, meta: SnapshotMeta, now: float) -> None:
+        """A received snapshot is durable and restored: it replaces what it covers of the log."""
+        state = self.state
+        log = state.log
+        self._installing -= 1
+        state.heard(now)
+        if not self.snapshot_wanted(meta.index):
+            return
+        state.restore(meta)
+
+    def snapshot_aborted(self, now: float) -> None:
+        """A snapshot did not arrive whole, or was not wanted."""
+        self._installing -= 1
+        self.state.heard(now)
+
+    def compact(self, index: int, term: int) -> None:
+        """A snapshot of our own up to `index` is durable: drop entries except the trailing ones."""
+        state = self.state
+        if index <= state.log.snapshot_index:
+            return
+        upto = state.log.compact(index, term, state.config.trailing_logs)
+        state.out.delete_to = max(state.out.delete_to, upto)
+
+    # -- answers, time, durability
+
+    def response(self, rid: int, response: Response | None, now: float) -> None:
+        """The answer to a `Send`."""
+        if self._leadership is not None:
+            self._leadership.response(rid, response, now)
+        elif self._candidacy is not None and isinstance(response, RequestVoteResponse):
+            voter = self._candidacy.calls.pop(rid, None)
+            if voter is not None and response.term > self.state.term:
+                self._step_down(response.term, now)
+            elif voter is not None and response.granted:
+                self._candidacy.votes.add(voter)
+        self._settle(now)
+
+    def failed(self, rid: int, now: float) -> None:
+        """A `Send` could not be delivered, or was not answered in time."""
+        if self._leadership is not None:
+            self._leadership.failed(rid, now)
+            self._settle(now)
+
+    def snapshot_sent(self, rid: int, term: int, success: bool, index: int, now: float) -> None:
+        """The answer to a snapshot that was sent, which reached up to `index`."""
+        if self._leadership is not None:
+            self._leadership.snapshot_sent(rid, term, success, index, now)
+            self._settle(now)
+
+    def persisted(self, seq: int, now: float) -> None:
+        """The output `seq` and all before it are durable."""
+        durable = self.state.synced(seq)
+        candidacy = self._candidacy
+        if candidacy is not None and seq >= candidacy.seq:
+            candidacy.votes.add(self.state.local_id)
+        if self._leadership is not None:
+            self._leadership.synced(durable)
+        self._settle(now)
+
+    def get_timer(self) -> float | None:
+        """When `handle_timer` is needed next; None if only inputs can change anything."""
+        if self._leadership is not None:
+            return self._leadership.deadline()
+        return None if self._installing else self.state.election_at
+
+    def handle_timer(self, now: float) -> None:
+        """Time has come to `get_timer()`."""
+        if self._leadership is not None:
+            self._leadership.tick(now)
+        elif (at := self.get_timer()) is not None and now >= at:
+            if self._may_campaign():
+                self._campaign(now)
+            else:
+                self.state.election_at = None
+                self.state.set_leader(None)
+        self._settle(now)
+
+    def take_output(self) -> Output | None:
+        """This step's output; None if there is nothing to do."""
+        return self.state.take_output()
+
+    # -- transitions
+
+    def _may_campaign(self) -> bool:
+        members = self.state.members
+        if members.latest_index == 0:
+            return False
+        stable = members.latest_index == members.committed_index
+        return not stable or has_vote(members.latest, self.state.local_id)
+
+    def _campaign(self, now: float, *, transfer: bool = False) -> None:
+        state = self.state
+        state.set_role(Role.CANDIDATE)
+        term = state.term + 1
+        timeout = state.config.election_timeout_s
+        state.election_at = now + state.rng.uniform(timeout, 2 * timeout)
+        self._candidacy = candidacy = _Candidacy(state.out.seq)
+        if has_vote(state.members.latest, state.local_id):
+            state.set_hard(HardState(term, term, state.candidate_name))
+        else:
+            state.set_term(term)
+        request = RequestVoteRequest(
+            term, state.candidate_name, state.log.last_index, state.log.last_term, transfer
+        )
+        for server in voters(state.members.latest):
+            if server.id != state.local_id:
+                rid = state.send(server, request, Channel.DIRECT, durable=True)
+                candidacy.calls[rid] = server.id
+
+    def _step_down(self, term: int, now: float) -> None:
+        leadership, self._leadership, self._candidacy = self._leadership, None, None
+        follower.become_follower(self.state, term, now)
+        if leadership is not None:
+            leadership.stepped_down()
+
+    def _settle(self, now: float) -> None:
+        """Draw the consequences of a step: election won, entries committed, leadership lost."""
+        state, candidacy = self.state, self._candidacy
+        if candidacy is not None:
+            latest = state.members.latest
+            electors = {server.id for server in voters(latest)}
+            if len(candidacy.votes & electors) >= quorum(latest):
+                self._candidacy = None
+                state.set_role(Role.LEADER)
+                state.set_leader((state.local_id, state.local_address))
+                self._leadership = Leadership(state, now)
+                self._leadership.synced(state.log.durable_index)
+        leadership = self._leadership
+        if leadership is not None:
+            if not leadership.deposed:
+                leadership.commit(now)
+            if leadership.deposed:
+                self._step_down(state.term, now)
