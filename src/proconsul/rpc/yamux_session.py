@@ -334,6 +334,10 @@ class YamuxStream:
         self._session.flush()
 
     async def aclose(self) -> None:
+        self.close_nowait()
+
+    def close_nowait(self) -> None:
+        """`aclose`, which never waits here: it writes a header at most."""
         if self._closed:
             return
         self._closed = True

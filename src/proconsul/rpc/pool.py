@@ -1,0 +1,187 @@
+"""Connections to other servers, kept for the next call.
+
+Follows Consul's `agent/pool`, but keyed by (datacenter, node, address): two datacenters may use the
+same private addresses and node names. However a server is reached is the `Dialer`'s business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TypeAlias, cast
+
+from proconsul.drivers.scope import TaskScope
+from proconsul.drivers.stream import PushStream
+from proconsul.rpc.connection import PooledConnection, RpcClientStream
+from proconsul.rpc.dialer import Destination, Dialer, Purpose
+from proconsul.rpc.errors import DeadlineError, RemoteError, TransportError
+from proconsul.util.errors import ProconsulError
+from proconsul.util.metrics import Metrics
+
+log = logging.getLogger("proconsul.rpc")
+
+IDLE_S = 120.0
+"""A connection that nothing used for so long is closed."""
+REAP_INTERVAL_S = 5.0
+IDLE_STREAMS_MAX = 32
+"""Streams kept for the next calls, per connection."""
+DIAL_TIMEOUT_S = 10.0
+PROBE_TIMEOUT_S = 3.0
+"""After a call timed out, the session must show a sign of life within this time."""
+
+Key: TypeAlias = Destination
+
+
+class ConnectionPool:
+    """`await rpc(destination, method, body, deadline)`; `aclose` ends all connections."""
+
+    def __init__(self, dialer: Dialer, metrics: Metrics, *, idle_s: float = IDLE_S) -> None:
+        self._dialer, self._metrics, self._idle_s = dialer, metrics, idle_s
+        self._connections: dict[Key, PooledConnection] = {}
+        self._dials: dict[Key, asyncio.Task[PooledConnection | ProconsulError]] = {}
+        self._scope = TaskScope("rpc-pool")
+        self._reaper: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    async def rpc(self, to: Destination, method: str, body: bytes, deadline: float) -> bytes:
+        """The body of the answer to `method`.
+
+        Raises `RemoteError` (the server answered with an error), `HopError` (it could not be
+        dialled), `TransportError` (it did not answer; see `safe_to_retry`), of which
+        `DeadlineError` is one.
+        """
+        try:
+            return await self._rpc(to, method, body, deadline)
+        except RemoteError:
+            raise
+        except TimeoutError:
+            self._metrics.incr("consul.client.rpc.timeout")
+            raise DeadlineError(
+                f"rpc error making call: {method} to {to.node} in {to.datacenter}: "
+                "no answer before the deadline"
+            ) from None
+        except ProconsulError:
+            self._metrics.incr("consul.client.rpc.failed")
+            raise
+
+    async def rpc_single(self, to: Destination, method: str, body: bytes, deadline: float) -> bytes:
+        """As `rpc`, on a connection made for this call alone."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                stream = await self._dialer.dial(to, Purpose.RPC_SINGLE, deadline)
+                try:
+                    return await RpcClientStream(cast("PushStream", stream)).call(method, body)
+                finally:
+                    await stream.aclose()
+        except TimeoutError:
+            raise DeadlineError(
+                f"rpc error making call: {method} to {to.node}: timed out"
+            ) from None
+
+    async def ping(self, to: Destination, deadline: float) -> bool:
+        """Whether the server answers `Status.Ping`."""
+        try:
+            await self.rpc(to, "Status.Ping", b"\x80", deadline)
+        except ProconsulError as error:
+            log.debug("pinging server failed: server=%s error=%s", to.node, error)
+            return False
+        return True
+
+    def drop(self, datacenter: str) -> None:
+        """End the connections to a datacenter, so that the next call takes a fresh way."""
+        for key in [key for key in self._connections if key.datacenter == datacenter]:
+            self._connections.pop(key).session.abort()
+
+    async def aclose(self) -> None:
+        """End every connection. Calls that wait fail."""
+        self._closed = True
+        await self._scope.aclose()
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            connection.session.go_away()
+            connection.session.abort()
+
+    # -- inner workings
+
+    async def _rpc(self, to: Destination, method: str, body: bytes, deadline: float) -> bytes:
+        connection = self._connections.get(to)
+        if connection is not None and connection.usable:
+            try:
+                return await self._call(connection, method, body, deadline)
+            except TransportError as error:
+                # The peer may have closed the session long ago without our having noticed.
+                if not error.safe_to_retry:
+                    raise
+        connection = await self._connect(to, deadline)
+        return await self._call(connection, method, body, deadline)
+
+    async def _call(
+        self, connection: PooledConnection, method: str, body: bytes, deadline: float
+    ) -> bytes:
+        loop = asyncio.get_running_loop()
+        connection.last_used = loop.time()
+        try:
+            return await connection.call(method, body, deadline)
+        except TimeoutError:
+            # Slow call or dead path? A path that swallows packets must not keep the pool for long.
+            if not connection.session.closed:
+                connection.session.probe(PROBE_TIMEOUT_S)
+            raise
+        finally:
+            connection.last_used = loop.time()
+
+    async def _connect(self, to: Destination, deadline: float) -> PooledConnection:
+        """A usable connection; however many ask at once, one of them dials."""
+        connection = self._connections.get(to)
+        if connection is not None and connection.usable:
+            return connection
+        if self._closed:
+            raise TransportError("rpc error: shutdown", safe_to_retry=True)
+        dial = self._dials.get(to)
+        if dial is None:
+            dial = self._scope.spawn(f"dial {to.node}", self._dial_shared(to))
+            self._dials[to] = dial
+        try:
+            async with asyncio.timeout_at(deadline):
+                result = await asyncio.shield(dial)
+        except asyncio.CancelledError:
+            if dial.cancelled():
+                raise TransportError("rpc error: shutdown", safe_to_retry=True) from None
+            raise
+        if isinstance(result, ProconsulError):
+            raise result.with_traceback(None)
+        return result
+
+    async def _dial_shared(self, to: Destination) -> PooledConnection | ProconsulError:
+        try:
+            return await self._dial(to)
+        except ProconsulError as error:
+            return error  # returned, not raised: a failed dial is an answer, no task's failure
+        finally:
+            self._dials.pop(to, None)
+
+    async def _dial(self, to: Destination) -> PooledConnection:
+        loop = asyncio.get_running_loop()
+        stream = await self._dialer.dial(to, Purpose.RPC_MULTI, loop.time() + DIAL_TIMEOUT_S)
+        self._metrics.incr("consul.rpc.pool.dial", labels=(("datacenter", to.datacenter),))
+        connection = PooledConnection(cast("PushStream", stream), loop.time(), IDLE_STREAMS_MAX)
+        self._connections[to] = connection
+        if self._reaper is None or self._reaper.done():
+            self._reaper = self._scope.supervise("reap", self._reap)
+        return connection
+
+    async def _reap(self) -> None:
+        """Close what is idle or dead; ends when nothing is left."""
+        loop = asyncio.get_running_loop()
+        while self._connections:
+            await asyncio.sleep(min(REAP_INTERVAL_S, self._idle_s / 2))
+            now = loop.time()
+            for key, connection in list(self._connections.items()):
+                idle = connection.calls == 0 and now - connection.last_used > self._idle_s
+                if idle or connection.session.closed:
+                    if self._connections.get(key) is connection:
+                        del self._connections[key]
+                    await connection.aclose()
