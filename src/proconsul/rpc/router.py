@@ -147,9 +147,11 @@ class Router:
             self.fail_server(area, server)
 
     def find_route(self, datacenter: str) -> ServerMeta | None:
-        """The server to send calls for `datacenter` to. It may be unhealthy if no other is known."""
-        for servers in self._lists(datacenter):
-            if not servers.offline and (server := servers.first()) is not None:
+        """The server to send calls for `datacenter` to, an unhealthy one if there is no other."""
+        # The reference gives no server at all while a list is offline, until the next rebalance
+        # minutes later; trying costs little and notices at once that the way is open again.
+        for servers in sorted(self._lists(datacenter), key=lambda candidate: candidate.offline):
+            if (server := servers.first()) is not None:
                 return server
         return None
 
