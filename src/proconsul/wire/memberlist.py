@@ -41,7 +41,7 @@ class Kind(IntEnum):
     ERR = 13
 
 
-class NodeStatus(IntEnum):
+class NodeState(IntEnum):
     """What the cluster believes of a node."""
 
     ALIVE = 0
@@ -125,7 +125,7 @@ class NodeRow(msgspec.Struct, frozen=True, gc=False):
     port: int
     meta: bytes
     incarnation: int
-    status: NodeStatus
+    state: NodeState
     versions: bytes
 
 
@@ -259,7 +259,7 @@ def encode_row(m: NodeRow) -> bytes:
             b"\xabIncarnation",
             uint(m.incarnation),
             b"\xa5State",
-            uint(m.status),
+            uint(m.state),
             b"\xa3Vsn",
             _slice(m.versions),
         )
@@ -394,15 +394,15 @@ def row_of(value: object) -> NodeRow:
     if type(value) is not dict:
         raise WireError("push/pull: a node is not a map")
     get = value.get
-    status = as_uint(get(b"State"), 8)
-    if status > NodeStatus.LEFT:
-        raise WireError(f"push/pull: unknown node state {status}")
+    state = as_uint(get(b"State"), 8)
+    if state > NodeState.LEFT:
+        raise WireError(f"push/pull: unknown node state {state}")
     return NodeRow(
         _name(get(b"Name")),
         _addr(get(b"Addr")),
         as_uint(get(b"Port"), 16),
         _meta(get(b"Meta")),
         as_uint(get(b"Incarnation"), 32),
-        NodeStatus(status),
+        NodeState(state),
         _versions(get(b"Vsn")),
     )

@@ -40,9 +40,9 @@ class Keyring:
     def __init__(self, primary: bytes, others: tuple[bytes, ...] = ()) -> None:
         """Keys are 16, 24 or 32 bytes. Raises `ConfigError`."""
         self._ring: list[tuple[bytes, AESGCM]] = []
-        self.install(primary)
+        self.add(primary)
         for key in others:
-            self.install(key)
+            self.add(key)
 
     @override
     def __repr__(self) -> str:
@@ -58,7 +58,7 @@ class Keyring:
         """All keys, the primary first."""
         return [key for key, _ in self._ring]
 
-    def install(self, key: bytes) -> None:
+    def add(self, key: bytes) -> None:
         """Add a key; one that is there already is left where it is."""
         if len(key) not in {16, 24, 32}:
             raise ConfigError("key size must be 16, 24 or 32 bytes")
