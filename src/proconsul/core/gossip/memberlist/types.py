@@ -8,6 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Protocol
 
 import msgspec
+from typing_extensions import override
 
 from proconsul.wire.memberlist import NodeState
 
@@ -83,6 +84,7 @@ class Node:
         """The highest protocol version it understands."""
         return self.versions[1]
 
+    @override
     def __repr__(self) -> str:
         host, port = self.address
         return f"<Node {self.name} {host}:{port} {self.state.name} inc={self.incarnation}>"
