@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 from proconsul.core.gossip.memberlist import CloseStream, OpenStream, SendPacket, WriteStream
@@ -87,7 +88,7 @@ class SimNet:
         self.hosts.pop(host.address, None)
         for sid, (peer, peer_sid) in list(host.peers.items()):
             del host.peers[sid]
-            self._later(lambda p=peer, s=peer_sid: self._broken(p, s, "connection reset"))
+            self._later(partial(self._broken, peer, peer_sid, "connection reset"))
 
     def partition(self, hosts: Iterable[SimHost], group: int = 1) -> None:
         """Move `hosts` into `group`, apart from all other groups."""
