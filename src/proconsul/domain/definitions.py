@@ -7,31 +7,12 @@ validation errors are Consul's, clients see them.
 from __future__ import annotations
 
 import ipaddress
-import re
-from collections.abc import Mapping
 
 from msgspec import field
 
 from proconsul.domain.base import GoStruct
-from proconsul.domain.catalog import (
-    CONNECT_PROXY,
-    CRITICAL,
-    HEALTH_STATES,
-    INGRESS_GATEWAY,
-    MESH_GATEWAY,
-    META_WAN_FEDERATION,
-    HealthCheck,
-    NodeService,
-    Weights,
-)
+from proconsul.domain.catalog import CRITICAL, HEALTH_STATES, HealthCheck, NodeService
 from proconsul.util.errors import ProconsulError
-
-META_PAIRS_MAX = 64
-META_KEY_CHARS_MAX = 128
-META_VALUE_CHARS_MAX = 512
-_META_RESERVED_PREFIX = "consul-"
-_META_KEY = re.compile(r"[a-zA-Z0-9_-]+")
-_EXPOSE_PROTOCOLS = ("http", "http2")
 
 
 class DefinitionError(ProconsulError):
@@ -147,134 +128,7 @@ def validate_status(status: str) -> bool:
     return status in HEALTH_STATES
 
 
-def validate_weights(weights: Weights | None) -> None:
-    """Raises `DefinitionError`."""
-    if weights is None:
-        return
-    if weights.passing < 1:
-        raise DefinitionError("Passing must be greater than 0")
-    if weights.warning < 0:
-        raise DefinitionError("Warning must be greater or equal than 0")
-    if weights.passing > 65535 or weights.warning > 65535:
-        raise DefinitionError("DNS Weight must be between 0 and 65535")
-
-
-def validate_service_meta(kind: str, meta: Mapping[str, str] | None) -> None:
-    """Raises `DefinitionError`; gateways alone may state that they serve WAN federation."""
-    allowed = {META_WAN_FEDERATION} if kind == MESH_GATEWAY else set()
-    if meta is None:
-        return
-    if len(meta) > META_PAIRS_MAX:
-        raise DefinitionError(
-            f"Node metadata cannot contain more than {META_PAIRS_MAX} key/value pairs"
-        )
-    for key, value in meta.items():
-        if problem := _meta_problem(key, value, allowed):
-            raise DefinitionError(f"Couldn't load metadata pair ('{key}', '{value}'): {problem}")
-
-
-def _meta_problem(key: str, value: str, allowed: set[str]) -> str:
-    if not key:
-        return "Key cannot be blank"
-    if not _META_KEY.fullmatch(key):
-        return "Key contains invalid characters"
-    if len(key) > META_KEY_CHARS_MAX:
-        return f"Key is too long (limit: {META_KEY_CHARS_MAX} characters)"
-    if key.startswith(_META_RESERVED_PREFIX) and key not in allowed:
-        return f"Key prefix '{_META_RESERVED_PREFIX}' is reserved for internal use"
-    if len(value.encode("utf-8", "surrogateescape")) > META_VALUE_CHARS_MAX:
-        return f"Value is too long (limit: {META_VALUE_CHARS_MAX} characters)"
-    return ""
-
-
-def validate_node_service(service: NodeService) -> None:
-    """Raises `DefinitionError` with all that is wrong, in the layout of go-multierror."""
-    problems: list[str] = []
-    if service.kind == CONNECT_PROXY:
-        problems += _proxy_problems(service)
-    if service.is_gateway:
-        problems += _gateway_problems(service)
-    sidecar = service.connect.sidecar_service
-    if sidecar is not None:
-        lowered = {key.lower(): value for key, value in sidecar.items()}
-        if lowered.get("id"):
-            problems.append("A SidecarService cannot specify an ID as this is managed by the agent")
-        nested = lowered.get("connect")
-        if isinstance(nested, dict) and any(
-            key.lower().replace("_", "") == "sidecarservice" and value
-            for key, value in nested.items()
-        ):
-            problems.append("A SidecarService cannot have a nested SidecarService")
-    if problems:
-        raise DefinitionError(multierror(problems))
-
-
 def multierror(problems: list[str]) -> str:
     """hashicorp/go-multierror's text."""
     count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
     return f"{count} occurred:\n" + "".join(f"\t* {problem}\n" for problem in problems) + "\n"
-
-
-def _proxy_problems(service: NodeService) -> list[str]:
-    problems = []
-    proxy = service.proxy
-    if not proxy.destination_service_name.strip():
-        problems.append("Proxy.DestinationServiceName must be non-empty for Connect proxy services")
-    if service.port == 0:
-        problems.append("Port must be set for a Connect proxy")
-    if service.connect.native:
-        problems.append("A Proxy cannot also be Connect Native, only typical services")
-    binds: set[tuple[str, int]] = set()
-    for upstream in proxy.upstreams or ():
-        if not upstream.destination_name:
-            problems.append("upstream destination name cannot be empty")
-            continue
-        if upstream.local_bind_port == 0:
-            problems.append("upstream local bind port cannot be zero")
-            continue
-        bind = (upstream.local_bind_address or "127.0.0.1", upstream.local_bind_port)
-        if bind in binds:
-            problems.append(
-                "upstreams cannot contain duplicates by local bind address and port; "
-                f'"{bind[0]}:{bind[1]}" is specified twice'
-            )
-        binds.add(bind)
-    paths: set[str] = set()
-    ports: set[int] = set()
-    for path in proxy.expose.paths or ():
-        if not path.path:
-            problems.append("expose.paths: empty path exposed")
-        if path.path in paths:
-            problems.append("expose.paths: duplicate paths exposed")
-        if path.listener_port in ports:
-            problems.append("expose.paths: duplicate listener ports exposed")
-        if not 0 < path.listener_port <= 65535:
-            problems.append(f"expose.paths: invalid listener port: {path.listener_port}")
-        protocol = path.protocol.lower()
-        if protocol and protocol not in _EXPOSE_PROTOCOLS:
-            problems.append(
-                f"protocol '{protocol}' not supported for path: {path.path}, "
-                f"must be in: [{' '.join(_EXPOSE_PROTOCOLS)}]"
-            )
-        paths.add(path.path)
-        ports.add(path.listener_port)
-    return problems
-
-
-def _gateway_problems(service: NodeService) -> list[str]:
-    kind, proxy = service.kind, service.proxy
-    problems = []
-    if service.port == 0 and kind != INGRESS_GATEWAY:
-        problems.append(f"Port must be non-zero for a {kind}")
-    if service.connect.sidecar_service is not None:
-        problems.append(f"A {kind} cannot have a sidecar service defined")
-    for given, name in (
-        (proxy.destination_service_name, "DestinationServiceName"),
-        (proxy.destination_service_id, "DestinationServiceID"),
-        (proxy.local_service_address, "LocalServiceAddress"),
-        (proxy.local_service_port, "LocalServicePort"),
-        (proxy.upstreams, "Upstreams"),
-    ):
-        if given:
-            problems.append(f"The Proxy.{name} configuration is invalid for a {kind}")
-    return problems

@@ -1,0 +1,100 @@
+"""`/v1/health/` and `/v1/status/` (`agent/health_endpoint.go`, `agent/status_endpoint.go`)."""
+
+from __future__ import annotations
+
+from proconsul.domain.catalog import (
+    PASSING,
+    CheckServiceNode,
+    IndexedCheckServiceNodes,
+    IndexedHealthChecks,
+)
+from proconsul.domain.options import ChecksInStateRequest, DCSpecificRequest, QueryOptions
+from proconsul.drivers.http import Response
+from proconsul.interfaces.http import views
+from proconsul.interfaces.http.api import Answer, HttpApi
+from proconsul.interfaces.http.catalog import node_request, service_request
+from proconsul.interfaces.http.errors import bad_request
+from proconsul.interfaces.http.options import meta_filters, query_options, query_source
+from proconsul.interfaces.http.query import Ask, parse_bool
+
+
+def node(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/health/node/:name"""
+    return _checks(api, ask, "Health.NodeChecks", node_request(api, ask))
+
+
+def checks(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/health/checks/:service"""
+    return _checks(api, ask, "Health.ServiceChecks", service_request(api, ask))
+
+
+def state(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/health/state/:state"""
+    options = query_options(ask, api.config)
+    if not ask.rest:
+        raise bad_request("Missing check state")
+    request = ChecksInStateRequest(
+        state=ask.rest,
+        source=query_source(ask, api.config),
+        node_meta_filters=meta_filters(ask),
+        **options,
+    )
+    return _checks(api, ask, "Health.ChecksInState", request)
+
+
+def _checks(api: HttpApi, ask: Ask, method: str, request: QueryOptions) -> Answer:
+    def render(out: IndexedHealthChecks) -> Response:
+        head = api.meta(out, request)
+        return api.shared(ask, out, out.health_checks or [], views.checks, head)
+
+    return api.query(method, request, render)
+
+
+def service(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/health/service/:name, all instances or only those with every check passing."""
+    request = service_request(api, ask)
+    only_passing = False
+    if ask.has("passing"):
+        raw = ask.first("passing")
+        wanted = parse_bool(raw) if raw else True
+        if wanted is None:
+            # Consul notices only once it has the answer: the headers of the query are there.
+            return api.query(
+                "Health.ServiceNodes",
+                request,
+                lambda out: _invalid_passing(api.meta(out, request)),
+            )
+        only_passing = wanted
+
+    def render(out: IndexedCheckServiceNodes) -> Response:
+        found = out.nodes or []
+        if only_passing:
+            found = [one for one in found if _is_passing(one)]
+        return api.shared(ask, out, found, views.check_service_nodes, api.meta(out, request))
+
+    return api.query("Health.ServiceNodes", request, render)
+
+
+def _invalid_passing(head: bytes) -> Response:
+    from proconsul.interfaces.http.answers import text_answer
+
+    return text_answer(400, "Invalid value for ?passing", head)
+
+
+def _is_passing(one: CheckServiceNode) -> bool:
+    return all(check.status == PASSING for check in one.checks or ())
+
+
+def leader(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/status/leader"""
+    return _status(api, ask, "Status.Leader")
+
+
+def peers(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/status/peers"""
+    return _status(api, ask, "Status.Peers")
+
+
+async def _status(api: HttpApi, ask: Ask, method: str) -> Response:
+    request = DCSpecificRequest(**query_options(ask, api.config))
+    return api.json(ask, await api.agent.rpc(method, request))

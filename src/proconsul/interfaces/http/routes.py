@@ -1,0 +1,63 @@
+"""The route table (`agent/http_register.go`). New endpoints are added here, nowhere else."""
+
+from __future__ import annotations
+
+from proconsul.interfaces.http import agent, agent_services, catalog, federation, health, kv
+from proconsul.interfaces.http.api import Handler, HttpApi, Route
+from proconsul.interfaces.http.ports import AgentPort, HttpApiConfig
+
+GET, PUT = ("GET",), ("PUT",)
+
+
+def routes() -> dict[str, Route]:
+    """All endpoints by pattern; one that ends with `/` takes everything below it."""
+    table: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
+        ("/v1/agent/self", GET, agent.self_),
+        ("/v1/agent/host", GET, agent.host),
+        ("/v1/agent/members", GET, agent.members),
+        ("/v1/agent/metrics", GET, agent.metrics),
+        ("/v1/agent/maintenance", PUT, agent.maintenance),
+        ("/v1/agent/reload", PUT, agent.reload),
+        ("/v1/agent/join/", PUT, agent.join),
+        ("/v1/agent/leave", PUT, agent.leave),
+        ("/v1/agent/force-leave/", PUT, agent.force_leave),
+        ("/v1/agent/services", GET, agent_services.services),
+        ("/v1/agent/service/", GET, agent_services.service),
+        ("/v1/agent/service/register", PUT, agent_services.register_service),
+        ("/v1/agent/service/deregister/", PUT, agent_services.deregister_service),
+        ("/v1/agent/service/maintenance/", PUT, agent_services.service_maintenance),
+        ("/v1/agent/health/service/id/", GET, agent_services.health_by_id),
+        ("/v1/agent/health/service/name/", GET, agent_services.health_by_name),
+        ("/v1/agent/checks", GET, agent_services.checks),
+        ("/v1/agent/check/register", PUT, agent_services.register_check),
+        ("/v1/agent/check/deregister/", PUT, agent_services.deregister_check),
+        ("/v1/agent/check/pass/", PUT, agent_services.pass_check),
+        ("/v1/agent/check/warn/", PUT, agent_services.warn_check),
+        ("/v1/agent/check/fail/", PUT, agent_services.fail_check),
+        ("/v1/agent/check/update/", PUT, agent_services.update_check),
+        ("/v1/catalog/register", PUT, catalog.register),
+        ("/v1/catalog/deregister", PUT, catalog.deregister),
+        ("/v1/catalog/datacenters", GET, catalog.datacenters),
+        ("/v1/catalog/nodes", GET, catalog.nodes),
+        ("/v1/catalog/services", GET, catalog.services),
+        ("/v1/catalog/service/", GET, catalog.service),
+        ("/v1/catalog/node/", GET, catalog.node),
+        ("/v1/catalog/node-services/", GET, catalog.node_services),
+        ("/v1/health/node/", GET, health.node),
+        ("/v1/health/checks/", GET, health.checks),
+        ("/v1/health/state/", GET, health.state),
+        ("/v1/health/service/", GET, health.service),
+        ("/v1/internal/federation-states", GET, federation.states),
+        ("/v1/internal/federation-states/mesh-gateways", GET, federation.mesh_gateways),
+        ("/v1/internal/federation-state/", GET, federation.state),
+        ("/v1/internal/federation-status", GET, federation.status),
+        ("/v1/kv/", ("GET", "PUT", "DELETE"), kv.kv),
+        ("/v1/status/leader", GET, health.leader),
+        ("/v1/status/peers", GET, health.peers),
+    )
+    return {pattern: Route(pattern, methods, handler) for pattern, methods, handler in table}
+
+
+def build_api(agent_port: AgentPort, config: HttpApiConfig) -> HttpApi:
+    """The API of an agent, ready to be given to `HttpServer`."""
+    return HttpApi(agent_port, config, routes())
