@@ -138,7 +138,9 @@ class TlsStream:
         finally:
             if self._established.done() and not self._established.cancelled():
                 self._established.exception()  # seen, even if we were cancelled first
-        self._peer = self._describe()
+        if self.failure is not None:
+            # TLS 1.3: the server judges our certificate after the handshake has ended for us.
+            raise self.failure.with_traceback(None)
 
     # -- Receiver, called by the stream below
 
@@ -267,6 +269,7 @@ class TlsStream:
             self._fail(failure)
             return
         self._handshaking = False
+        self._peer = self._describe()
         self._flush()
         if not self._established.done():
             self._established.set_result(None)

@@ -92,7 +92,7 @@ def translate(error: ssl.SSLError) -> TlsError:
     if reason in _REMOTE_EXPIRED:
         return TlsExpiredError("the peer found our certificate expired")
     if reason in _REMOTE_REJECTED:
-        return TlsClientCertificateError("the peer refused our certificate")
+        return TlsClientCertificateError("the peer refused our certificate, or misses one")
     if reason in _NO_ALPN:
         return TlsAlpnError("the peer accepts none of the application protocols offered")
     if reason in _NO_NAME:
