@@ -95,7 +95,8 @@ class Bootstrap:
         log = {
             "name": "envoy.access_loggers.file",
             "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+                "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3"
+                ".FileAccessLog",
                 "path": self.admin_access_log,
             },
         }
