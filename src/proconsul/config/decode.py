@@ -108,7 +108,7 @@ _SCALARS: dict[Kind, tuple[type, ...]] = {
 }
 
 
-def _integral(value: float, path: str, source: str) -> int:
+def _integral(value: Any, path: str, source: str) -> int:
     if isinstance(value, float) and not value.is_integer():
         raise _mismatch(path, "int", value, source)
     return int(value)

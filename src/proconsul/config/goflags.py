@@ -95,6 +95,8 @@ class Parsed:
         self.given: dict[str, Any] = {}
         """Only the flags that were on the command line."""
         self.args: list[str] = []
+        self.argv: tuple[str, ...] = ()
+        """Everything, as it was given."""
 
     def __getitem__(self, name: str) -> Any:
         return self.given[name] if name in self.given else self._defaults[name]
@@ -104,6 +106,7 @@ def parse(flags: Sequence[Flag], argv: Sequence[str]) -> Parsed:
     """Parse `argv`. Raises FlagError with Go's text."""
     by_name = {f.name: f for f in flags}
     parsed = Parsed(flags)
+    parsed.argv = tuple(argv)
     rest = list(argv)
     while rest:
         token = rest[0]

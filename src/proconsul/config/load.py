@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -31,10 +32,22 @@ def load_config(
 ) -> Loaded:
     """Parse the flags of `agent`, read the files they name, merge, build and validate.
 
-    Order, later over earlier: defaults, -dev, list flags, files in the order given, other flags,
-    -hcl fragments. Reads files only; nothing is written. Raises ConfigError.
+    Reads files only; nothing is written. Raises ConfigError.
     """
-    parsed = goflags.parse(agent_flags(), argv)
+    return load_parsed(goflags.parse(agent_flags(), argv), interfaces=interfaces, hostname=hostname)
+
+
+def load_parsed(
+    parsed: goflags.Parsed,
+    *,
+    interfaces: Callable[[], list[sockaddr.Interface]] = sockaddr.interfaces,
+    hostname: Callable[[], str] | None = None,
+) -> Loaded:
+    """The same for flags that are parsed already.
+
+    Order, later over earlier: defaults, -dev, list flags, files in the order given, other flags,
+    -hcl fragments.
+    """
     if parsed.args:
         raise goflags.FlagError(f"Unexpected extra arguments: [{' '.join(parsed.args)}]")
     format_ = parsed["config-format"]
@@ -61,6 +74,6 @@ def load_config(
         if hostname
         else Builder(merged, warnings, dev_mode=dev, interfaces=interfaces)
     )
-    config = builder.build()
+    config = dataclasses.replace(builder.build(), argv=parsed.argv)
     validate(config, merged, warnings)
     return Loaded(config, warnings)

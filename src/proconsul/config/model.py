@@ -351,6 +351,9 @@ class AgentConfig:
     check_definitions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     """Each a body of `PUT /v1/agent/check/register`."""
 
+    argv: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    """The flags this was built from; a reload gives them to `load.load_config` again."""
+
     @property
     def domain(self) -> str:
         """The DNS domain without its trailing dot, as TLS names and SNI use it."""

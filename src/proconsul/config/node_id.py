@@ -1,4 +1,4 @@
-"""The node's identity across restarts: a random UUID in data_dir/node-id (`agent.go`, setupNodeID)."""
+"""The node's identity across restarts: a random UUID in data_dir/node-id (setupNodeID)."""
 
 from __future__ import annotations
 

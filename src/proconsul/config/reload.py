@@ -42,7 +42,9 @@ def _differences(old: Any, new: Any, prefix: str) -> list[str]:
     paths: list[str] = []
     for field in dataclasses.fields(old):
         before, after = getattr(old, field.name), getattr(new, field.name)
-        if before == after:
+        if before == after or not field.compare:
+            continue
+        if (prefix + field.name, after) == ("node_id", ""):  # the old one was resolved since
             continue
         if dataclasses.is_dataclass(before) and dataclasses.is_dataclass(after):
             paths.extend(_differences(before, after, f"{prefix}{field.name}."))

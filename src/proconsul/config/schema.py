@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Union
+from typing import Any
 
 
 class Kind(Enum):
@@ -42,7 +42,7 @@ class MapOf:
     section: Mapping[str, Any]
 
 
-Spec = Union[Kind, ListOf, MapOf, Mapping[str, Any]]
+Spec = Kind | ListOf | MapOf | Mapping[str, Any]
 
 _S, _B, _I, _F, _D = Kind.STR, Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DURATION
 _L = Kind.STRS
@@ -244,6 +244,8 @@ ROOT: dict[str, Spec] = {
     "config_entries": {"bootstrap": Kind.MAPS},
 }
 
+_SCRAPE = "Set telemetry.prometheus_retention_time and scrape /v1/agent/metrics"
+
 UNSUPPORTED: dict[str, str] = {
     "auto_config": "Distribute certificates, gossip key and tokens to clients by other means",
     "auto_encrypt.tls": "Give the client a certificate: proconsul tls cert create -client",
@@ -254,14 +256,14 @@ UNSUPPORTED: dict[str, str] = {
     "segment": "Network segments are a feature of Consul Enterprise; remove it",
     "non_voting_server": "Read replicas are a feature of Consul Enterprise; remove it",
     "audit": "Audit logs are a feature of Consul Enterprise; remove it",
-    "enable_syslog": "Remove it and let the service manager collect standard output, or set log_file",
+    "enable_syslog": "Remove it and let the service manager collect the output, or set log_file",
     "ui": "Remove it; the HTTP API and the command line are there",
     "ui_dir": "Remove it and serve the directory by a web server",
-    "telemetry.statsd_address": "Set telemetry.prometheus_retention_time and scrape /v1/agent/metrics",
-    "telemetry.statsite_address": "Set telemetry.prometheus_retention_time and scrape /v1/agent/metrics",
-    "telemetry.dogstatsd_addr": "Set telemetry.prometheus_retention_time and scrape /v1/agent/metrics",
-    "telemetry.circonus_api_token": "Set telemetry.prometheus_retention_time and scrape /v1/agent/metrics",
-    "telemetry.circonus_submission_url": "Set telemetry.prometheus_retention_time and scrape /v1/agent/metrics",
+    "telemetry.statsd_address": _SCRAPE,
+    "telemetry.statsite_address": _SCRAPE,
+    "telemetry.dogstatsd_addr": _SCRAPE,
+    "telemetry.circonus_api_token": _SCRAPE,
+    "telemetry.circonus_submission_url": _SCRAPE,
     "autopilot.redundancy_zone_tag": "It is a feature of Consul Enterprise; remove it",
     "autopilot.upgrade_version_tag": "It is a feature of Consul Enterprise; remove it",
     "dns_config.prefer_namespace": "Namespaces are a feature of Consul Enterprise; remove it",

@@ -50,7 +50,7 @@ def _parse_hcl(text: str) -> object:
 
     try:
         return hcl.loads(text)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # pyhcl lets whatever its grammar actions hit escape: ValueError, AttributeError, ...
         raise ValueError(str(error) or type(error).__name__) from None
 

@@ -205,7 +205,7 @@ class _Rules:
             (not c.connect.enabled, _FEDERATION,
              f"'{_FEDERATION}=true' requires 'connect.enabled=true'", "Set connect.enabled = true"),
             (not c.server, _FEDERATION,
-             f"'{_FEDERATION} = true' requires 'server = true'", "Only servers federate; remove it"),
+             f"'{_FEDERATION} = true' requires 'server = true'", "Remove it on clients"),
             ("/" in c.node_name, "node_name",
              f"'{_FEDERATION} = true' requires that 'node_name' not contain '/' characters",
              "Rename the node"),
@@ -259,7 +259,8 @@ class _Rules:
     def access(self) -> None:
         c = self.c
         policies = {"acl.default_policy": ("allow", "deny"),
-                    "acl.down_policy": ("allow", "deny", "extend-cache", "async-cache")}  # fmt: skip
+                    "acl.down_policy": ("allow", "deny", "extend-cache", "async-cache"),
+        }  # fmt: skip
         for key, known in policies.items():
             name = key.rpartition(".")[2]
             value = getattr(c.acl, name)
@@ -379,7 +380,7 @@ def _show(address: ListenAddress) -> str:
 
 
 def validate(config: AgentConfig, merged: Merged, warnings: list[str]) -> None:
-    """Raise SettingError for the first contradiction; append what is merely unwise to `warnings`."""
+    """Raise SettingError for the first contradiction; append what is unwise to `warnings`."""
     rules = _Rules(config, merged, warnings)
     rules.identity()
     rules.dns()

@@ -1,0 +1,151 @@
+"""The entry point: finds the command, imports its module alone, and maps the outcome to a status.
+
+Statuses as the reference's: 0 done or help asked for, 1 failed, 127 no such command. The name it
+is started under (`proconsul`, or `consul` through a link) makes no difference.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from proconsul.interfaces.cli.command import Command, CommandError, err, out
+
+_CLI = "proconsul.interfaces.cli"
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "agent": (f"{_CLI}.agent:COMMAND", "Runs an agent"),
+    "catalog datacenters": (f"{_CLI}.catalog:DATACENTERS", "Lists all known datacenters"),
+    "catalog nodes": (f"{_CLI}.catalog:NODES", "Lists all nodes in the given datacenter"),
+    "catalog services": (
+        f"{_CLI}.catalog:SERVICES",
+        "Lists all registered services in a datacenter",
+    ),
+    "connect envoy": (f"{_CLI}.connect_envoy:run", "Runs or configures Envoy"),
+    "dev": ("proconsul.app.dev:run", "Runs a world of federated datacenters on this machine"),
+    "federation status": (
+        f"{_CLI}.federation_status:run",
+        "Shows the way to each datacenter, or where it fails",
+    ),
+    "force-leave": (
+        f"{_CLI}.membership:FORCE_LEAVE",
+        'Forces a member of the cluster to enter the "left" state',
+    ),
+    "info": (f"{_CLI}.info:COMMAND", "Provides debugging information for operators."),
+    "join": (f"{_CLI}.membership:JOIN", "Tell an agent to join a cluster"),
+    "keygen": (f"{_CLI}.keygen:COMMAND", "Generates a new encryption key"),
+    "kv delete": (f"{_CLI}.kv:DELETE", "Removes data from the KV store"),
+    "kv get": (f"{_CLI}.kv:GET", "Retrieves or lists data from the KV store"),
+    "kv put": (f"{_CLI}.kv:PUT", "Sets or updates data in the KV store"),
+    "leave": (f"{_CLI}.membership:LEAVE", "Gracefully leaves the cluster and shuts down"),
+    "members": (f"{_CLI}.members:COMMAND", "Lists the members of a cluster"),
+    "reload": (
+        f"{_CLI}.membership:RELOAD",
+        "Triggers the agent to reload configuration files",
+    ),
+    "services deregister": (
+        f"{_CLI}.services:DEREGISTER",
+        "Deregister services with the local agent",
+    ),
+    "services register": (f"{_CLI}.services:REGISTER", "Register services with the local agent"),
+    "tls ca create": (f"{_CLI}.tls:CA_CREATE", "Create a new CA"),
+    "tls cert create": (f"{_CLI}.tls:CERT_CREATE", "Create a new certificate"),
+    "validate": (f"{_CLI}.validate:COMMAND", "Validate config files/directories"),
+    "version": (f"{_CLI}.version:COMMAND", "Prints the version"),
+}
+"""Command -> (where it is, in one line what it does)."""
+
+GROUPS: dict[str, str] = {
+    "catalog": "Interact with the catalog",
+    "connect": "Interact with the service mesh",
+    "federation": "Look at the federation of datacenters",
+    "kv": "Interact with the key-value store",
+    "services": "Interact with services",
+    "tls": "Builtin helpers for creating CAs and certificates",
+    "tls ca": "Helpers for CAs",
+    "tls cert": "Helpers for certificates",
+}
+"""Words that only lead to commands."""
+
+_HELP = frozenset({"-h", "-help", "--help"})
+_VERSION = frozenset({"-v", "-version", "--version"})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(args)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`| head`): nothing is left to say, nor anyone to say it to
+        sys.stderr.close()
+        return 1
+
+
+def _dispatch(args: list[str]) -> int:
+    if args and args[0] in _VERSION:
+        return _run("version", [])
+    if not args or args[0] in _HELP:
+        (out if args else err)(_overview(""))
+        return 0 if args else 127
+    for words in (3, 2, 1):
+        name = " ".join(args[:words])
+        if len(args) >= words and name in COMMANDS:
+            return _run(name, args[words:])
+        if len(args) >= words and name in GROUPS:
+            asked = any(a in _HELP for a in args[words:])
+            (out if asked else err)(_overview(name))
+            return 0 if asked else 1
+    err(_overview(""))
+    return 127
+
+
+def _run(name: str, args: list[str]) -> int:
+    module_name, _, attribute = COMMANDS[name][0].partition(":")
+    target = getattr(import_module(module_name), attribute)
+    if not isinstance(target, Command):
+        return int(target(args))
+    from proconsul.config.goflags import FlagError, parse
+
+    if any(a in _HELP for a in _before_terminator(args)):
+        out(target.help())
+        return 0
+    try:
+        parsed = parse(target.flags, args)
+    except FlagError as error:
+        err(f"{error}\n{target.help()}")
+        return 1
+    try:
+        return target.run(parsed)
+    except CommandError as error:
+        err(str(error))
+        return 1
+
+
+def _before_terminator(args: list[str]) -> list[str]:
+    return args[: args.index("--")] if "--" in args else args
+
+
+def _overview(group: str) -> str:
+    prefix = group + " " if group else ""
+    depth = len(prefix.split())
+    entries = {**GROUPS, **{name: text for name, (_, text) in COMMANDS.items()}}
+    rows = {
+        name.split()[depth]: text
+        for name, text in sorted(entries.items())
+        if name.startswith(prefix) and len(name.split()) == depth + 1
+    }
+    width = max(map(len, rows))
+    lines = [f"    {name.ljust(width)}    {text}" for name, text in rows.items()]
+    if group:
+        head = f"Usage: proconsul {group} <subcommand> [options] [args]\n\nSubcommands:"
+    else:
+        head = "Usage: proconsul [--version] [--help] <command> [<args>]\n\nAvailable commands are:"
+    return "\n".join([head, *lines, ""])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
