@@ -1,0 +1,160 @@
+"""The tables and the one writing transaction.
+
+Rows are immutable. Node names, service and check IDs and service names are keyed by their lower
+case, as Consul's memdb indexes are. Every mutation goes through `Transaction`, which can undo it
+and remembers which questions it concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
+
+from proconsul.domain.catalog import HealthCheck, Node, NodeService
+from proconsul.domain.connect import CAConfiguration, CAConsulProviderState, CARoot
+from proconsul.domain.coordinate import NodeCoordinate
+from proconsul.domain.federation import FederationState
+from proconsul.domain.kv import DirEntry
+from proconsul.domain.operator import AutopilotConfig
+from proconsul.domain.session import Session
+from proconsul.state.sorted_keys import SortedKeys
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+NODES = "nodes"
+SERVICES = "services"
+CHECKS = "checks"
+KVS = "kvs"
+TOMBSTONES = "tombstones"
+SESSIONS = "sessions"
+COORDINATES = "coordinates"
+FEDERATION_STATES = "federation-states"
+CA_ROOTS = "connect-ca-roots"
+CA_CONFIG = "connect-ca-config"
+CA_PROVIDER = "connect-ca-builtin"
+CA_PROVIDER_SERIAL = "connect-ca-builtin-serial"
+CA_LEAF = "connect-ca-leaf-certs"
+AUTOPILOT = "autopilot-config"
+CONFIG_ENTRIES = "config-entries"
+EXTINCTION = "service_last_extinction"
+
+InstanceKey = tuple[str, str]
+"""(node, service or check ID), both in lower case."""
+
+
+class Tables:
+    """All rows of one state. Replaced as a whole on restore."""
+
+    __slots__ = (
+        "autopilot", "ca_config", "ca_provider_states", "ca_roots", "check_services", "checks",
+        "config_entries", "connect_names", "coordinates", "federation_states", "index",
+        "kv_keys", "kvs", "node_ids", "nodes", "opaque", "service_kinds", "service_names",
+        "services", "session_keys", "sessions", "tombstone_keys", "tombstones",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.index: dict[str, int] = {}
+        self.nodes: dict[str, Node] = {}
+        self.node_ids: dict[str, str] = {}
+        self.services: dict[str, dict[str, NodeService]] = {}
+        self.service_names: dict[str, dict[InstanceKey, None]] = {}
+        self.service_kinds: dict[str, dict[InstanceKey, None]] = {}
+        self.connect_names: dict[str, dict[InstanceKey, None]] = {}
+        self.checks: dict[str, dict[str, HealthCheck]] = {}
+        self.check_services: dict[str, dict[InstanceKey, None]] = {}
+        self.coordinates: dict[InstanceKey, NodeCoordinate] = {}
+        self.kvs: dict[str, DirEntry] = {}
+        self.kv_keys = SortedKeys()
+        self.tombstones: dict[str, int] = {}
+        self.tombstone_keys = SortedKeys()
+        self.sessions: dict[str, Session] = {}
+        self.session_keys: dict[str, dict[str, None]] = {}
+        self.federation_states: dict[str, FederationState] = {}
+        self.ca_roots: dict[str, CARoot] = {}
+        self.ca_config: dict[str, CAConfiguration] = {}
+        self.ca_provider_states: dict[str, CAConsulProviderState] = {}
+        self.autopilot: dict[str, AutopilotConfig] = {}
+        self.config_entries: dict[tuple[str, str], dict[bytes, Any]] = {}
+        self.opaque: dict[int, dict[str, dict[bytes, Any]]] = {}
+
+    def max_index(self, *names: str) -> int:
+        """The highest index of the named tables; 0 if none was ever written."""
+        return max((self.index.get(name, 0) for name in names), default=0)
+
+
+class Transaction:
+    """One command's changes to the tables. Either all of them stay or none."""
+
+    __slots__ = ("_undo", "index", "preserve", "t", "touched")
+
+    def __init__(self, tables: Tables, index: int, *, preserve: bool = False) -> None:
+        self.t = tables
+        self.index = index
+        """The Raft index of the command, which becomes the rows' modify index."""
+        self.preserve = preserve
+        """Whether rows keep the indexes they bring along (a restore)."""
+        self.touched: set[Hashable] = set()
+        self._undo: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
+
+    def put(self, table: dict[K, V], key: K, row: V) -> None:
+        """Insert or replace."""
+        if key in table:
+            self._undo.append((table.__setitem__, (key, table[key])))
+        else:
+            self._undo.append((table.pop, (key,)))
+        table[key] = row
+
+    def remove(self, table: dict[K, V], key: K) -> None:
+        """Delete a row that is there."""
+        self._undo.append((table.__setitem__, (key, table.pop(key))))
+
+    def group(self, table: dict[K, dict[Any, V]], key: K) -> dict[Any, V]:
+        """The inner table `key`, created if missing."""
+        inner = table.get(key)
+        if inner is None:
+            inner = {}
+            self.put(table, key, inner)
+        return inner
+
+    def ungroup(self, table: dict[K, dict[Any, V]], key: K, member: Any) -> None:
+        """Remove `member` from the inner table `key`, and that table if it is then empty."""
+        inner = table.get(key)
+        if inner is None or member not in inner:
+            return
+        self.remove(inner, member)
+        if not inner:
+            self.remove(table, key)
+
+    def add_sorted(self, keys: SortedKeys, key: str) -> None:
+        keys.add(key)
+        self._undo.append((keys.discard, (key,)))
+
+    def discard_sorted(self, keys: SortedKeys, key: str) -> None:
+        keys.discard(key)
+        self._undo.append((keys.add, (key,)))
+
+    def bump(self, name: str, index: int | None = None) -> None:
+        """Set a table's index to the command's (or to `index`)."""
+        self.put(self.t.index, name, self.index if index is None else index)
+
+    def raise_to(self, name: str, index: int) -> None:
+        """Set a table's index unless it is higher already."""
+        if index > self.t.index.get(name, -1):
+            self.put(self.t.index, name, index)
+
+    def touch(self, *keys: Hashable) -> None:
+        """Name questions whose answers this changes."""
+        self.touched.update(keys)
+
+    def rollback(self) -> None:
+        """Undo everything, newest first."""
+        for function, arguments in reversed(self._undo):
+            function(*arguments)
+        self._undo.clear()
+        self.touched.clear()
+
+    def forget(self) -> None:
+        """Keep everything so far for good; only while nobody can ask for a rollback."""
+        self._undo.clear()
+        self.touched.clear()
