@@ -121,7 +121,8 @@ class XdsServer:
             ("grpc.max_receive_message_length", config.request_bytes_max),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_metadata_size", 16 * 1024),
-            ("grpc.max_concurrent_streams", config.streams_max),
+            # More than are served, so that the refusal of the others reaches them.
+            ("grpc.max_concurrent_streams", config.streams_max + 100),
             ("grpc.keepalive_time_ms", round(config.keepalive_interval_s * 1000)),
             ("grpc.keepalive_timeout_ms", round(config.keepalive_timeout_s * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
