@@ -68,6 +68,12 @@ class SimNet:
         self.hosts: dict[Address, SimHost] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = 0
+        self._carry: dict[type, Callable[[SimHost, Any], None]] = {
+            SendPacket: self._send,
+            OpenStream: self._open,
+            WriteStream: self._write,
+            CloseStream: self._close,
+        }
 
     def add(
         self,
@@ -121,16 +127,11 @@ class SimNet:
     def pump(self, host: SimHost) -> None:
         """Do what the machine wants done. To be called after every input from outside the net."""
         for output in host.machine.take_outputs():
-            if isinstance(output, SendPacket):
-                self._send(host, output)
-            elif isinstance(output, OpenStream):
-                self._open(host, output)
-            elif isinstance(output, WriteStream):
-                self._write(host, output)
-            elif isinstance(output, CloseStream):
-                self._close(host, output.sid)
-            else:
+            carry = self._carry.get(type(output))
+            if carry is None:
                 host.on_output(output)
+            else:
+                carry(host, output)
         when = host.machine.get_timer()
         if when is not None and when < host.wake:
             host.wake = when
@@ -204,8 +205,8 @@ class SimNet:
         self.bytes_sent += len(data)
         self._in_order(lambda: self._data(peer, peer_sid, data))
 
-    def _close(self, host: SimHost, sid: int) -> None:
-        peer, peer_sid = host.peers.pop(sid, (None, 0))
+    def _close(self, host: SimHost, output: CloseStream) -> None:
+        peer, peer_sid = host.peers.pop(output.sid, (None, 0))
         if peer is None or not self._reachable(host, peer):
             return
         self._in_order(lambda: self._eof(peer, peer_sid))

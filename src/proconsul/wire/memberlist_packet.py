@@ -20,6 +20,7 @@ COMPOUND_ENTRY_BYTES = 2
 CRC_BYTES = 5
 USER_BYTES = 1
 _NESTING_MAX = 4
+_NESTS = (int(Kind.COMPOUND), int(Kind.COMPRESS))
 
 
 def make_compound(messages: list[bytes]) -> bytes:
@@ -95,7 +96,11 @@ def _unwrap(data: bytes, messages: list[tuple[int, bytes]], budget: int, depth: 
         if depth == 0:
             raise WireError("packet nests too deeply")
         for part in split_compound(data[1:])[0]:
-            budget = _unwrap(part, messages, budget, depth - 1)
+            # Nearly all parts are plain, and there are many.
+            if part and part[0] not in _NESTS:
+                messages.append((part[0], part[1:]))
+            else:
+                budget = _unwrap(part, messages, budget, depth - 1)
     elif kind == Kind.COMPRESS:
         if depth == 0:
             raise WireError("packet nests too deeply")

@@ -15,16 +15,20 @@ def retransmit_limit(mult: int, nodes: int) -> int:
 class Broadcast:
     """One queued message. `finished` is called once: sent often enough, replaced or pruned."""
 
-    __slots__ = ("finished", "key", "message", "name", "transmits")
+    __slots__ = ("entry", "finished", "message", "name", "transmits")
 
     def __init__(
-        self, name: str, message: bytes, finished: Callable[[], None] | None, key: tuple[int, int]
+        self, name: str, message: bytes, finished: Callable[[], None] | None, serial: int
     ) -> None:
         self.name = name
         self.message = message
         self.finished = finished
-        self.key = key
         self.transmits = 0
+        self.entry: _Entry = (-len(message), -serial, self)
+        """Its place within a tier; the serial is unique, so broadcasts are never compared."""
+
+
+_Entry = tuple[int, int, Broadcast]
 
 
 class BroadcastQueue:
@@ -39,8 +43,8 @@ class BroadcastQueue:
         """`cluster_size` is asked how many nodes there are."""
         self._cluster_size = cluster_size
         self._mult = retransmit_mult
-        # Tier t holds what was sent t times, as (-length, -serial, broadcast).
-        self._tiers: list[list[tuple[int, int, Broadcast]]] = []
+        # Tier t holds, sorted, what was sent t times.
+        self._tiers: list[list[_Entry]] = []
         self._by_name: dict[str, Broadcast] = {}
         self._serial = 0
         self._size = 0
@@ -56,43 +60,49 @@ class BroadcastQueue:
         if name:
             old = self._by_name.get(name)
             if old is not None:
-                self._remove(old)
-                _finish(old)
+                tier = self._tiers[old.transmits]
+                del tier[bisect_left(tier, old.entry)]
+                self._size -= 1
+                self._drop(old)
         self._serial += 1
-        broadcast = Broadcast(name, message, finished, (-len(message), -self._serial))
+        broadcast = Broadcast(name, message, finished, self._serial)
         if name:
             self._by_name[name] = broadcast
-        self._insert(broadcast)
+        if not self._tiers:
+            self._tiers.append([])
+        insort(self._tiers[0], broadcast.entry)
+        self._size += 1
 
     def get(self, overhead: int, limit: int) -> list[bytes]:
         """Messages that fit into `limit` bytes, each costing `overhead` more than its length."""
         if not self._size:
             return []
-        transmit_limit = self._transmit_limit()
         chosen: list[bytes] = []
-        again: list[Broadcast] = []
+        moves: list[tuple[int, list[_Entry]]] = []
         free = limit - overhead
-        for tier in self._tiers:
-            # The longest that fits; what follows in the tier is shorter, or older.
-            while tier and free > 0:
-                index = bisect_left(tier, (-free,))
-                if index == len(tier):
-                    break
-                broadcast = tier.pop(index)[2]
-                self._size -= 1
-                message = broadcast.message
-                free -= overhead + len(message)
-                chosen.append(message)
-                broadcast.transmits += 1
-                if broadcast.transmits >= transmit_limit:
-                    self._forget_name(broadcast)
-                    _finish(broadcast)
-                else:
-                    again.append(broadcast)
+        for level, tier in enumerate(self._tiers):
             if free <= 0:
                 break
-        for broadcast in again:
-            self._insert(broadcast)
+            if not tier:
+                continue
+            # Runs of neighbours that all fit: the longest that fits, then shorter or older ones.
+            start = 0
+            while free > 0:
+                if -tier[start][0] > free:
+                    start = bisect_left(tier, (-free,), start)
+                end, size = start, len(tier)
+                while end < size and -tier[end][0] <= free:
+                    message = tier[end][2].message
+                    free -= overhead + len(message)
+                    chosen.append(message)
+                    end += 1
+                if end > start:
+                    moves.append((level, tier[start:end]))
+                    del tier[start:end]
+                if start >= len(tier):
+                    break
+        for level, entries in moves:
+            self._sent(level, entries)
         return chosen
 
     def prune(self, keep: int) -> None:
@@ -101,8 +111,24 @@ class BroadcastQueue:
             tier = next(tier for tier in reversed(self._tiers) if tier)
             broadcast = tier.pop()[2]
             self._size -= 1
-            self._forget_name(broadcast)
-            _finish(broadcast)
+            self._drop(broadcast)
+
+    def _sent(self, level: int, entries: list[_Entry]) -> None:
+        """Move what was just taken from tier `level` to the next, or out."""
+        level += 1
+        if level >= self._transmit_limit():
+            self._size -= len(entries)
+            for entry in entries:
+                self._drop(entry[2])
+            return
+        for entry in entries:
+            entry[2].transmits = level
+        if level == len(self._tiers):
+            self._tiers.append(entries)
+        else:
+            tier = self._tiers[level]
+            tier += entries
+            tier.sort()
 
     def _transmit_limit(self) -> int:
         nodes = self._cluster_size()
@@ -110,26 +136,10 @@ class BroadcastQueue:
             self._limit = nodes, retransmit_limit(self._mult, nodes)
         return self._limit[1]
 
-    def _insert(self, broadcast: Broadcast) -> None:
-        tiers = self._tiers
-        while len(tiers) <= broadcast.transmits:
-            tiers.append([])
-        insort(tiers[broadcast.transmits], (*broadcast.key, broadcast))
-        self._size += 1
-
-    def _remove(self, broadcast: Broadcast) -> None:
-        tier = self._tiers[broadcast.transmits]
-        del tier[bisect_left(tier, broadcast.key)]
-        self._size -= 1
-        self._forget_name(broadcast)
-
-    def _forget_name(self, broadcast: Broadcast) -> None:
+    def _drop(self, broadcast: Broadcast) -> None:
         if broadcast.name:
             del self._by_name[broadcast.name]
-
-
-def _finish(broadcast: Broadcast) -> None:
-    finished = broadcast.finished
-    if finished is not None:
-        broadcast.finished = None
-        finished()
+        finished = broadcast.finished
+        if finished is not None:
+            broadcast.finished = None
+            finished()

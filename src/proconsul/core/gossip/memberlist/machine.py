@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from proconsul.core.gossip.memberlist.config import MemberlistConfig
@@ -40,6 +41,9 @@ from proconsul.wire.memberlist_crypto import Keyring
 from proconsul.wire.memberlist_packet import unwrap_packet
 
 _SCALE_THRESHOLD = 32
+
+
+_Handler = Callable[[bytes, Address, float], None]
 
 
 def push_pull_scale(nodes: int) -> int:
@@ -82,6 +86,8 @@ class Memberlist:
         self._prober = Prober(
             config, delegate, self._membership, self._packets, timers, self._streams.ping, self.log
         )
+
+        self._handlers = self._handlers_by_kind()
 
     # --- what is known ---------------------------------------------------------------------------
 
@@ -206,9 +212,10 @@ class Memberlist:
             counters.packets_malformed += 1
             self.log.error("dropped packet: %s from=%s:%d", error, *source)
             return
+        handlers = self._handlers
         for kind, body in messages:
             try:
-                self._dispatch(kind, body, source, now)
+                handlers[kind](body, source, now)
             except WireError as error:
                 counters.messages_malformed += 1
                 self.log.error("dropped message (%d): %s from=%s:%d", kind, error, *source)
@@ -265,26 +272,21 @@ class Memberlist:
                 raise
             return data
 
-    def _dispatch(self, kind: int, body: bytes, source: Address, now: float) -> None:
-        if kind == Kind.ALIVE:
-            alive = decode_alive(body)
-            self._membership.alive(alive, now)
-        elif kind == Kind.PING:
-            self._prober.on_ping(decode_ping(body), source)
-        elif kind == Kind.ACK:
-            self._prober.on_ack(decode_ack(body), now)
-        elif kind == Kind.SUSPECT:
-            self._membership.suspect(decode_suspect(body), now)
-        elif kind == Kind.DEAD:
-            self._membership.dead(decode_dead(body), now)
-        elif kind == Kind.USER:
-            self._delegate.notify_message(body)
-        elif kind == Kind.INDIRECT_PING:
-            self._prober.on_indirect_ping(decode_indirect_ping(body), source, now)
-        elif kind == Kind.NACK:
-            self._prober.on_nack(decode_nack(body))
-        else:
-            raise WireError("message type not supported")
+    def _handlers_by_kind(self) -> tuple[_Handler, ...]:
+        """What to do with each type of message that a packet may carry."""
+        member, prober, delegate = self._membership, self._prober, self._delegate
+        handlers: list[_Handler] = [_unsupported] * 256
+        handlers[Kind.ALIVE] = lambda body, _, now: member.alive(decode_alive(body), now)
+        handlers[Kind.SUSPECT] = lambda body, _, now: member.suspect(decode_suspect(body), now)
+        handlers[Kind.DEAD] = lambda body, _, now: member.dead(decode_dead(body), now)
+        handlers[Kind.USER] = lambda body, _, now: delegate.notify_message(body)
+        handlers[Kind.PING] = lambda body, source, _: prober.on_ping(decode_ping(body), source)
+        handlers[Kind.ACK] = lambda body, _, now: prober.on_ack(decode_ack(body), now)
+        handlers[Kind.NACK] = lambda body, _, now: prober.on_nack(decode_nack(body))
+        handlers[Kind.INDIRECT_PING] = lambda body, source, now: prober.on_indirect_ping(
+            decode_indirect_ping(body), source, now
+        )
+        return tuple(handlers)
 
     def _tick_probe(self, now: float) -> None:
         self._timers.add(now + self.config.probe_interval_s, self._tick_probe)
@@ -324,3 +326,7 @@ class Memberlist:
         if not self._left:
             self._left = True
             self._emit(LeaveDone())
+
+
+def _unsupported(body: bytes, source: Address, now: float) -> None:
+    raise WireError("message type not supported")

@@ -112,9 +112,10 @@ class Membership:
             node is not None
             and not me
             and m.incarnation <= node.incarnation
-            and _same_place(node, m)
+            and m.addr == node.addr
+            and m.port == node.port
         ):
-            return
+            return  # the usual case: old news
         if not self._acceptable(m):
             return
         reclaimed = False
