@@ -192,7 +192,6 @@ class Raft:
     def snapshot_installed(self, meta: SnapshotMeta, now: float) -> None:
         """A received snapshot is durable and restored: it replaces what it covers of the log."""
         state = self.state
-        log = state.log
         self._installing -= 1
         state.heard(now)
         if not self.snapshot_wanted(meta.index):
@@ -281,7 +280,6 @@ class Raft:
 
     def _campaign(self, now: float, *, transfer: bool = False) -> None:
         state = self.state
-        state.set_role(Role.CANDIDATE)
         term = state.term + 1
         timeout = state.config.election_timeout_s
         state.election_at = now + state.rng.uniform(timeout, 2 * timeout)
@@ -290,6 +288,7 @@ class Raft:
             state.set_hard(HardState(term, term, state.candidate_name))
         else:
             state.set_term(term)
+        state.set_role(Role.CANDIDATE)
         request = RequestVoteRequest(
             term, state.candidate_name, state.log.last_index, state.log.last_term, transfer
         )

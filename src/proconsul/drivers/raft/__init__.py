@@ -1,0 +1,1 @@
+"""Raft with disk, clock and network: `node.RaftNode` is the entrance."""

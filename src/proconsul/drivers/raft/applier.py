@@ -1,0 +1,153 @@
+"""Feeds committed entries to the state machine, in order, and answers those who wait for them.
+
+`Fsm.apply` is one synchronous call per entry. A long backlog is worked off in slices, between which
+the event loop runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from proconsul.core.raft.membership import of_entry
+from proconsul.core.raft.types import LeadershipLost, RaftError, SnapshotMeta
+from proconsul.wire.raft import Configuration, LogType
+
+if TYPE_CHECKING:
+    from proconsul.core.raft.log import Log
+    from proconsul.drivers.raft.snapshots import Snapshot
+
+log = logging.getLogger("proconsul.raft")
+
+SLICE_S = 0.005
+"""How long applying may keep the event loop to itself."""
+
+
+class Fsm(Protocol):
+    """The replicated state machine."""
+
+    def apply(self, index: int, data: bytes) -> object:
+        """Apply one command; what it returns is what the caller of `RaftNode.apply` gets.
+
+        Must be deterministic. An exception means this server can no longer follow the others, and
+        halts its Raft; a command that fails for everyone returns its error instead.
+        """
+        ...
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The state as of this call, in chunks. Entries are applied while the chunks are drawn, so
+        the iterator must hold on to the old state. Chunks are drawn on the event loop."""
+        ...
+
+    def restore(self, reader: BinaryIO) -> None:
+        """Replace the state by a snapshot's. Runs on the event loop."""
+        ...
+
+
+class Halted(RaftError):
+    """The state machine or the disk failed: this server has to be restarted."""
+
+
+class Applier:
+    """Where the state machine stands, and who waits for which index."""
+
+    def __init__(self, fsm: Fsm, on_failure: Callable[[Exception], None]) -> None:
+        self._fsm = fsm
+        self._on_failure = on_failure
+        self._log: Log | None = None
+        self._commit = 0
+        self._scheduled: asyncio.Handle | None = None
+        self._waiting: dict[int, asyncio.Future[object]] = {}
+        self.index = self.term = 0
+        """The last entry applied."""
+        self.configuration, self.configuration_index = Configuration(), 0
+        """The members as of `index`."""
+
+    def start(self, raft_log: Log) -> None:
+        """Read entries from here from now on."""
+        self._log = raft_log
+
+    def restore(self, snapshot: Snapshot, reader: BinaryIO) -> None:
+        """Jump to a snapshot."""
+        self._fsm.restore(reader)
+        meta = snapshot.meta
+        self.index, self.term = meta.index, meta.term
+        self.configuration, self.configuration_index = meta.configuration, meta.configuration_index
+        self._commit = max(self._commit, meta.index)
+        for index in [i for i in self._waiting if i <= meta.index]:
+            _fail(self._waiting.pop(index), LeadershipLost())
+
+    def meta(self) -> SnapshotMeta:
+        """What a snapshot taken now covers."""
+        return SnapshotMeta(self.index, self.term, self.configuration, self.configuration_index)
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The state as of `index`, in chunks."""
+        return self._fsm.snapshot()
+
+    def wait(self, index: int, future: asyncio.Future[object]) -> None:
+        """`future` gets what applying `index` returns."""
+        self._waiting[index] = future
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def pending(self) -> int:
+        """Committed entries that are not applied yet."""
+        return self._commit - self.index
+
+    def lost_leadership(self) -> None:
+        """Proposals that are not committed are undecided now."""
+        for index in [i for i in self._waiting if i > self._commit]:
+            _fail(self._waiting.pop(index), LeadershipLost())
+
+    def fail_all(self, error: Exception) -> None:
+        """Nothing will be applied any more."""
+        for future in self._waiting.values():
+            _fail(future, error)
+        self._waiting.clear()
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+
+    def committed(self, index: int) -> None:
+        """Apply up to `index`: at once, as far as that fits into a slice of time."""
+        self._commit = max(self._commit, index)
+        if self._scheduled is None:
+            self._run()
+
+    def _run(self) -> None:
+        self._scheduled = None
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SLICE_S
+        assert self._log is not None
+        try:
+            while self.index < self._commit:
+                self._apply(self._log)
+                if loop.time() > until and self.index < self._commit:
+                    self._scheduled = loop.call_soon(self._run)
+                    return
+        except Exception as error:
+            log.exception("raft halted: entry %d cannot be applied", self.index + 1)
+            self._on_failure(error)
+
+    def _apply(self, raft_log: Log) -> None:
+        index = self.index + 1
+        entry = raft_log.get(index)
+        result: object = None
+        if entry.type is LogType.COMMAND:
+            result = self._fsm.apply(index, entry.data)
+        elif (configuration := of_entry(entry)) is not None:
+            self.configuration, self.configuration_index = configuration, index
+        self.index, self.term = index, entry.term
+        future = self._waiting.pop(index, None)
+        if future is not None and not future.done():
+            future.set_result(result)
+
+
+def _fail(future: asyncio.Future[object], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # whoever gave up waiting need not be told about

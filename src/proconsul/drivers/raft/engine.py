@@ -1,0 +1,264 @@
+"""The engine of a `RaftNode`: carries out the machine's outputs and feeds back what came of it.
+
+Durable writes go to one worker thread, one transaction and one sync for all that is waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from proconsul.core.raft.machine import Raft
+from proconsul.core.raft.types import (
+    Channel,
+    Event,
+    LeaderChanged,
+    Output,
+    Reply,
+    Role,
+    RoleChanged,
+    Send,
+    Transferred,
+    Verified,
+)
+from proconsul.drivers.raft.applier import Applier, Halted
+from proconsul.drivers.raft.store import Store
+from proconsul.drivers.raft.transport import Transport
+from proconsul.drivers.scope import TaskScope
+from proconsul.util.errors import ProconsulError
+from proconsul.wire.raft import AppendEntriesRequest, Request, Response
+
+log = logging.getLogger("proconsul.raft")
+
+
+@dataclass(slots=True)
+class Hooks:
+    """Who is told. All are called on the event loop and may call back in."""
+
+    on_leadership: Callable[[bool], None] | None = None
+    on_leader: Callable[[str, str], None] | None = None
+    on_failure: Callable[[Exception], None] | None = None
+
+
+class Engine:
+    """Runs one machine. `core` is there from `start` on."""
+
+    def __init__(
+        self, scope: TaskScope, transport: Transport, store: Store, applier: Applier, hooks: Hooks
+    ) -> None:
+        self.scope, self.transport, self.applier = scope, transport, applier
+        self._store, self._hooks = store, hooks
+        self.disk = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
+        self.core: Raft | None = None
+        self.send_snapshot: Callable[[Send], Coroutine[Any, Any, None]] | None = None
+        self._unwritten: list[Output] = []
+        self._writing = self._pumping = self._leading = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._failure: Exception | None = None
+        self._closed = False
+
+    def start(self, core: Raft) -> None:
+        """Begin."""
+        self.core = core
+        core.start(self.now())
+        self.pump()
+
+    async def aclose(self) -> None:
+        """Stop, and finish what is being written."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.scope.aclose()
+        await self.transport.aclose()
+        await asyncio.to_thread(self.disk.shutdown)
+        self.applier.fail_all(Halted("raft is shut down"))
+        await asyncio.to_thread(self._store.close)
+        self._leave_leadership()
+
+    def halt(self, error: Exception) -> None:
+        """Disk or state machine failed: neither vote nor answer any more."""
+        if self.stopped:
+            return
+        self._failure = error
+        if self._timer is not None:
+            self._timer.cancel()
+        self.applier.fail_all(Halted(f"raft halted: {error}"))
+        self._leave_leadership()
+        if self._hooks.on_failure is not None:
+            self._hooks.on_failure(error)
+
+    def _leave_leadership(self) -> None:
+        if self._leading and self._hooks.on_leadership is not None:
+            self._leading = False
+            self._hooks.on_leadership(False)
+
+    @property
+    def stopped(self) -> bool:
+        """Closed or halted."""
+        return self._closed or self._failure is not None
+
+    def running(self) -> Raft:
+        """The machine, or `Halted`."""
+        if self._failure is not None:
+            raise Halted(f"raft halted: {self._failure}")
+        if self.core is None or self._closed:
+            raise Halted("raft is not running")
+        return self.core
+
+    @staticmethod
+    def now() -> float:
+        """The time as the machine counts it."""
+        return asyncio.get_running_loop().time()
+
+    def pump(self) -> None:
+        """Carry out what the machine wants done; callbacks may call back in."""
+        if self._pumping or self.stopped or self.core is None:
+            return
+        self._pumping = True
+        try:
+            while not self.stopped and (out := self.core.take_output()) is not None:
+                self._carry_out(out)
+        finally:
+            self._pumping = False
+        if not self.stopped:
+            self._arm_timer()
+
+    def _carry_out(self, out: Output) -> None:
+        self._dispatch(out.send)
+        if not self._store.blocking:
+            self._store.write([out])
+            self._written([out])
+        elif out.writes or out.send_durable:
+            self._unwritten.append(out)
+            self._write()
+        if out.commit_index:
+            self.applier.committed(out.commit_index)
+        for event in out.events:
+            self._on_event(event)
+
+    def _write(self) -> None:
+        """Hand all that waits to the disk thread, as one transaction, unless it is at work."""
+        if self._writing or not self._unwritten or self.stopped:
+            return
+        batch, self._unwritten = self._unwritten, []
+        if not any(out.writes for out in batch):
+            self._written(batch)
+            return
+        self._writing = True
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self.disk, self._store.write, batch)
+        future.add_done_callback(lambda done: self._after_write(done, batch))
+
+    def _after_write(self, done: asyncio.Future[None], batch: list[Output]) -> None:
+        self._writing = False
+        if self.stopped or done.cancelled():
+            return
+        if (error := done.exception()) is not None:
+            log.error("raft halted: %s", error)
+            self.halt(error if isinstance(error, Exception) else Halted(str(error)))
+            return
+        self._written(batch)
+        self._write()
+        self.pump()
+
+    def _written(self, batch: list[Output]) -> None:
+        for out in batch:
+            self._dispatch(out.send_durable)
+        self.running().persisted(batch[-1].seq, self.now())
+
+    def _dispatch(self, sends: list[Send | Reply]) -> None:
+        for item in sends:
+            if isinstance(item, Reply):
+                token = item.token
+                if isinstance(token, asyncio.Future) and not token.done():
+                    token.set_result((item.response, item.error))
+            elif item.channel is Channel.PIPELINE:
+                assert isinstance(item.request, AppendEntriesRequest)
+                self.transport.append(
+                    self.scope, item.server_id, item.address, item.request, self.done(item.rid)
+                )
+            elif item.channel is Channel.DIRECT:
+                _ = self.scope.spawn("call", self._call(item))
+            elif self.send_snapshot is not None:
+                _ = self.scope.spawn("send snapshot", self.send_snapshot(item))
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case RoleChanged(role, term):
+                log.info("entering %s state, term %d", role.value.lower(), term)
+                was = self._leading
+                self._leading = role is Role.LEADER
+                if was and role is not Role.LEADER:
+                    self.applier.lost_leadership()
+                if was is not self._leading and self._hooks.on_leadership is not None:
+                    self._hooks.on_leadership(self._leading)
+            case LeaderChanged(leader):
+                if self._hooks.on_leader is not None:
+                    self._hooks.on_leader(*(leader or ("", "")))
+            case Verified(token, ok):
+                if isinstance(token, asyncio.Future) and not token.done():
+                    token.set_result(ok)
+            case Transferred(token, error):
+                if isinstance(token, asyncio.Future) and not token.done():
+                    token.set_result(error)
+
+    def _arm_timer(self) -> None:
+        at = self.running().get_timer()
+        if self._timer is not None:
+            if at is not None and self._timer.when() <= at and not self._timer.cancelled():
+                return  # it fires early, finds nothing to do and is set again: cheaper than moving
+            self._timer.cancel()
+            self._timer = None
+        if at is not None:
+            self._timer = asyncio.get_running_loop().call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self.stopped:
+            return
+        core, now = self.running(), self.now()
+        at = core.get_timer()
+        if at is not None and now >= at:
+            core.handle_timer(now)
+        self.pump()
+
+    def done(self, rid: int) -> Callable[[Response | None], None]:
+        """What to call with the answer to request `rid`, None if it failed."""
+
+        def done(response: Response | None) -> None:
+            if self.stopped or self.core is None:
+                return
+            if response is None:
+                self.core.failed(rid, self.now())
+            else:
+                self.core.response(rid, response, self.now())
+            self.pump()
+
+        return done
+
+    async def _call(self, send: Send) -> None:
+        assert send.request is not None
+        response: Response | None = None
+        try:
+            response = await self.transport.call(send.server_id, send.address, send.request)
+        except (ProconsulError, OSError, TimeoutError) as error:
+            log.debug(
+                "%s to %s at %s failed: %s", type(send.request).__name__, send.server_id,
+                send.address, str(error) or "timeout",
+            )  # fmt: skip
+        self.done(send.rid)(response)
+
+    def handle(self, request: Request) -> asyncio.Future[tuple[Response | None, str]]:
+        """Serve another server's request."""
+        future: asyncio.Future[tuple[Response | None, str]]
+        future = asyncio.get_running_loop().create_future()
+        if self.stopped or self.core is None:
+            future.set_result((None, "raft is shut down"))
+        else:
+            self.core.request(future, request, self.now())
+            self.pump()
+        return future

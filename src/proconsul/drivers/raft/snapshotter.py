@@ -1,0 +1,193 @@
+"""Taking, sending and receiving snapshots."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING
+
+from proconsul.core.raft.types import RaftError, Role, Send, SnapshotMeta
+from proconsul.drivers.raft.snapshots import FileSnapshotStore, Sink, Snapshot, SnapshotError
+from proconsul.util.errors import ProconsulError
+from proconsul.wire.raft import (
+    SNAPSHOT_VERSION,
+    Configuration,
+    InstallSnapshotRequest,
+    InstallSnapshotResponse,
+    Response,
+    decode_configuration,
+    decode_peers,
+    encode_configuration,
+    encode_peers,
+)
+
+if TYPE_CHECKING:
+    from proconsul.drivers.raft.engine import Engine
+    from proconsul.util.clock import Rng
+
+log = logging.getLogger("proconsul.raft")
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Snapshotter:
+    """The snapshots of one node."""
+
+    def __init__(self, engine: Engine, store: FileSnapshotStore, rng: Rng) -> None:
+        self._engine, self._store, self._rng = engine, store, rng
+        self._busy = asyncio.Lock()
+
+    async def loop(self) -> None:
+        """Take a snapshot whenever enough entries are newer than the last one."""
+        while True:
+            config = self._engine.running().state.config
+            interval = config.snapshot_interval_s
+            await asyncio.sleep(self._rng.uniform(interval, 2 * interval))
+            newer = self._engine.applier.index - self._engine.running().state.log.snapshot_index
+            if newer >= config.snapshot_threshold:
+                try:
+                    await self.take()
+                except SnapshotError as error:
+                    log.error("failed to take snapshot: %s", error)
+
+    async def take(self) -> Snapshot | None:
+        """Write a snapshot and truncate the log behind it; None if there is nothing new."""
+        engine = self._engine
+        async with self._busy:
+            meta, core = engine.applier.meta(), engine.running()
+            if meta.index <= core.state.log.snapshot_index:
+                return None
+            chunks = engine.applier.snapshot()
+            sink = await asyncio.to_thread(self._store.create, meta)
+            snapshot = await _fill(sink, _gathered(chunks))
+            engine.running().compact(meta.index, meta.term)
+            engine.pump()
+            log.info("snapshot up to index %d complete, %d bytes", meta.index, snapshot.size)
+            return snapshot
+
+    async def send(self, send: Send) -> None:
+        """Send the latest snapshot to a server and report how that went."""
+        engine = self._engine
+        state = engine.running().state
+        try:
+            snapshot = await asyncio.to_thread(self._store.latest)
+            if snapshot is None:
+                raise SnapshotError("there is no snapshot to send")
+            meta = snapshot.meta
+            request = InstallSnapshotRequest(
+                state.term,
+                state.candidate_name,
+                meta.index,
+                meta.term,
+                encode_configuration(meta.configuration),
+                meta.configuration_index,
+                snapshot.size,
+                encode_peers(meta.configuration),
+            )
+            log.info("sending snapshot up to index %d to %s", meta.index, send.server_id)
+            response = await engine.transport.send_snapshot(
+                send.server_id, send.address, request, self._read(snapshot)
+            )
+        except (ProconsulError, OSError, TimeoutError) as error:
+            reason = str(error) or "timeout"
+            log.warning("failed to send snapshot to %s: %s", send.server_id, reason)
+            engine.done(send.rid)(None)
+            return
+        if not isinstance(response, InstallSnapshotResponse):
+            engine.done(send.rid)(None)
+        elif not engine.stopped:
+            engine.running().snapshot_sent(
+                send.rid, response.term, response.success, meta.index, engine.now()
+            )
+            engine.pump()
+
+    async def _read(self, snapshot: Snapshot) -> AsyncIterator[bytes]:
+        file = await asyncio.to_thread(self._store.open, snapshot)
+        try:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+                yield chunk
+        finally:
+            file.close()
+
+    async def install(
+        self, request: InstallSnapshotRequest, chunks: AsyncIterator[bytes]
+    ) -> tuple[Response | None, str]:
+        """Receive a snapshot from the leader. Takes all of `chunks`, whatever the outcome."""
+        engine = self._engine
+        answer = engine.handle(request)
+        if answer.done():
+            async for _ in chunks:
+                pass
+            return answer.result()
+        installed = False
+        try:
+            if request.snapshot_version > SNAPSHOT_VERSION:
+                raise SnapshotError(f"unsupported snapshot version {request.snapshot_version}")
+            meta = SnapshotMeta(
+                request.last_log_index,
+                request.last_log_term,
+                _configuration(request),
+                request.configuration_index if request.snapshot_version else request.last_log_index,
+            )
+            async with self._busy:
+                sink = await asyncio.to_thread(self._store.create, meta)
+                snapshot = await _fill(sink, chunks)
+                installed = await self._restore(snapshot, request.term)
+        except ProconsulError as error:
+            log.error("failed to install snapshot: %s", error)
+            term = 0 if engine.stopped else engine.running().state.term
+            return InstallSnapshotResponse(term, success=False), str(error)
+        finally:
+            if not installed and not engine.stopped:
+                engine.running().snapshot_aborted(engine.now())
+                engine.pump()
+        return InstallSnapshotResponse(engine.running().state.term, success=True), ""
+
+    async def _restore(self, snapshot: Snapshot, term: int) -> bool:
+        """Take over a durable snapshot; False if there is no need any more."""
+        engine, meta = self._engine, snapshot.meta
+        reader = await asyncio.to_thread(self._store.open, snapshot)
+        with reader:
+            core = engine.running()
+            if not core.snapshot_wanted(meta.index):
+                return False
+            if core.state.term != term or core.state.role is Role.LEADER:
+                raise RaftError("a later term began while the snapshot was received")
+            try:
+                engine.applier.restore(snapshot, reader)
+            except Exception as error:
+                engine.halt(error)
+                raise
+        core.snapshot_installed(meta, engine.now())
+        engine.pump()
+        log.info("installed remote snapshot up to index %d", meta.index)
+        return True
+
+
+def _configuration(request: InstallSnapshotRequest) -> Configuration:
+    if request.snapshot_version:
+        return decode_configuration(request.configuration)
+    return decode_peers(request.peers)
+
+
+async def _gathered(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Chunks gathered to about 1 MiB, letting the loop run in between."""
+    buffer = bytearray()
+    for chunk in chunks:
+        buffer += chunk
+        if len(buffer) >= _CHUNK_BYTES:
+            yield bytes(buffer)
+            buffer.clear()
+    if buffer:
+        yield bytes(buffer)
+
+
+async def _fill(sink: Sink, chunks: AsyncIterator[bytes]) -> Snapshot:
+    try:
+        async for chunk in chunks:
+            await asyncio.to_thread(sink.write, chunk)
+        return await asyncio.to_thread(sink.commit)
+    except BaseException:
+        sink.abort()
+        raise
