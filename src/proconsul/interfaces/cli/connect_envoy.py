@@ -12,12 +12,13 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from proconsul.config import sockaddr
 from proconsul.config.goflags import Flag, FlagError, Parsed, bool_flag, parse, string_flag
-from proconsul.interfaces.cli.envoy_agent import AgentAccess, http_flags, read_text
+from proconsul.interfaces.cli.client import ApiError, Client, settings_from
+from proconsul.interfaces.cli.command import CLIENT_FLAGS, NAMESPACE_FLAGS, Command, CommandError
 from proconsul.interfaces.cli.envoy_bootstrap import (
     ADMIN_ACCESS_LOG,
     AgentAddress,
@@ -45,8 +46,6 @@ HELP = """Usage: proconsul connect envoy [options] [-- envoy options]
   Prints the bootstrap of a gateway that is registered already:
 
     $ proconsul connect envoy -gateway=mesh -bootstrap
-
-Options:
 """
 
 
@@ -125,36 +124,36 @@ def flags() -> list[Flag]:
             "Do not ask the local agent for the proxy's registration (it may not be reachable).",
         ),
         string_flag("envoy-version", "Accepted for compatibility; every version gets xDS v3."),
-        *http_flags(),
+        *CLIENT_FLAGS,
+        *NAMESPACE_FLAGS,
     ]
 
 
 def run(argv: Sequence[str]) -> int:
     """Run the command; returns its exit status unless it became Envoy."""
+    usage = Command(HELP, lambda _: 0, flags()).help()
     try:
         if any(arg in {"-h", "-help", "--help"} for arg in _own(argv)):
-            sys.stdout.write(HELP + _flag_help())
+            sys.stdout.write(f"{usage}\n")
             return 0
         parsed = parse(flags(), argv)
-        return _Command(parsed, AgentAccess.of(parsed)).run()
+        return _Envoy(parsed, Client(settings_from(parsed))).run()
     except FlagError as error:
-        sys.stderr.write(f"{error}\n\n{HELP}{_flag_help()}")
+        sys.stderr.write(f"{error}\n\n{usage}\n")
         return 1
-    except (ProconsulError, ValueError) as error:
+    except (CommandError, ProconsulError) as error:
         sys.stderr.write(f"==> {error}\n")
         return 1
 
 
 def _own(argv: Sequence[str]) -> Sequence[str]:
-    return argv[: argv.index("--")] if "--" in argv else argv
+    return argv[: list(argv).index("--")] if "--" in argv else argv
 
 
-def _flag_help() -> str:
-    return "".join(f"\n  -{flag.name}\n     {flag.usage}\n" for flag in flags())
+class _Envoy:
+    """One invocation."""
 
-
-class _Command:
-    def __init__(self, parsed: Parsed, agent: AgentAccess) -> None:
+    def __init__(self, parsed: Parsed, agent: Client) -> None:
         self._flags, self._agent = parsed, agent
         self._gateway = str(parsed["gateway"])
         self._service = str(parsed["service"])
@@ -167,7 +166,7 @@ class _Command:
         if not self._proxy_id and kind:
             self._proxy_id = self._service if self._flags["register"] else self._registered(kind)
         if not self._proxy_id:
-            raise ProconsulError("No proxy ID specified. One of -proxy-id or -gateway is required")
+            raise CommandError("No proxy ID specified. One of -proxy-id or -gateway is required")
         if self._flags["register"]:
             self._register(kind)
         bootstrap = self._bootstrap().as_json()
@@ -180,27 +179,27 @@ class _Command:
     def _validate(self) -> None:
         if self._flags["mesh-gateway"]:
             if self._gateway:
-                raise ProconsulError(
+                raise CommandError(
                     "The mesh-gateway flag is deprecated and cannot be used alongside the gateway"
                     " flag"
                 )
             self._gateway = "mesh"
         if self._flags["expose-servers"]:
             if self._gateway != "mesh":
-                raise ProconsulError("'-expose-servers' can only be used for mesh gateways")
+                raise CommandError("'-expose-servers' can only be used for mesh gateways")
             if not self._flags["register"]:
-                raise ProconsulError("'-expose-servers' requires '-register'")
+                raise CommandError("'-expose-servers' requires '-register'")
         if self._gateway and self._gateway not in GATEWAY_KINDS:
-            raise ProconsulError(f"Gateway must be one of: {', '.join(GATEWAY_KINDS)}")
+            raise CommandError(f"Gateway must be one of: {', '.join(GATEWAY_KINDS)}")
         if self._flags["register"] and not self._gateway:
-            raise ProconsulError("Auto-Registration can only be used for gateways")
+            raise CommandError("Auto-Registration can only be used for gateways")
 
     def _registered(self, kind: str) -> str:
         """The id of the only gateway of this kind on the agent."""
         services = self._agent.get("/v1/agent/services") or {}
         found = [service for service in services.values() if service.get("Kind") == kind]
         if len(found) != 1:
-            raise ProconsulError(
+            raise CommandError(
                 f"{len(found)} {kind} services are registered with this agent: name one by"
                 " -proxy-id, or register one by -register"
             )
@@ -230,9 +229,9 @@ class _Command:
             },
         }
         try:
-            self._agent.put("/v1/agent/service/register", service)
-        except ProconsulError as error:
-            raise ProconsulError(f'Error registering service "{self._service}": {error}') from error
+            self._agent.put_json("/v1/agent/service/register", service)
+        except ApiError as error:
+            raise CommandError(f'Error registering service "{self._service}": {error}') from error
         # The bootstrap alone belongs on standard output when it was asked for.
         sys.stderr.write(f"==> Registered service: {self._service}\n")
 
@@ -251,7 +250,7 @@ class _Command:
                 "envoy_gateway_bind_tagged_addresses": True,
             }
         if lan.host and not can_bind(lan.host):
-            raise ProconsulError(
+            raise CommandError(
                 f'The LAN address "{lan.host}" will not be bindable. Either set a bindable address'
                 " or override the bind addresses with -bind-address"
             )
@@ -260,13 +259,13 @@ class _Command:
     def _bootstrap(self) -> Bootstrap:
         cluster = self._service or self._proxy_id
         if not self._flags["no-central-config"]:
-            service = self._agent.get(f"/v1/agent/service/{quote(self._proxy_id, safe='')}") or {}
+            service = self._agent.get(f"/v1/agent/service/{self._proxy_id}") or {}
             proxy = service.get("Proxy") or {}
             if not proxy and not service.get("Kind"):
-                raise ProconsulError("service is not a Connect proxy or gateway")
+                raise CommandError("service is not a Connect proxy or gateway")
             cluster = proxy.get("DestinationServiceName") or cluster
         host, port = _split_host_port(str(self._flags["admin-bind"]), "-admin-bind")
-        access = self._agent
+        access = self._agent.settings
         agent = self._grpc_address()
         certificate = None
         if agent.tls and access.client_cert:
@@ -280,7 +279,7 @@ class _Command:
             admin_access_log=str(self._flags["admin-access-log-path"]) or ADMIN_ACCESS_LOG,
             token=access.token,
             ca_pem=read_text(access.ca_file) if access.ca_file else "",
-            server_name=access.server_name,
+            server_name=access.tls_server_name,
             client_certificate=certificate,
         )
 
@@ -290,21 +289,22 @@ class _Command:
         if address.startswith("unix://"):
             return AgentAddress(socket_path=address.removeprefix("unix://"))
         scheme, separator, rest = address.partition("://")
-        tls = scheme.lower() == "https" if separator else self._agent.tls
+        https = scheme if separator else self._agent.settings.scheme
+        tls = https.lower() == "https"
         host, port = _split_host_port(rest if separator else address, "-grpc-addr")
         return AgentAddress(_resolve(host, "-grpc-addr"), port, tls=tls)
 
     def _agent_host(self) -> str:
         """Where the agent serves HTTP on this machine: not necessarily on 127.0.0.1."""
-        if self._agent.address.startswith("unix://"):
+        settings = self._agent.settings
+        if settings.scheme == "unix":
             return "localhost"
-        host = self._agent.address.rpartition(":")[0] or self._agent.address
-        return host or "localhost"
+        return settings.address.rpartition(":")[0] or "localhost"
 
     def _grpc_port(self) -> int:
         try:
             about = self._agent.get("/v1/agent/self") or {}
-        except ProconsulError as error:
+        except ApiError as error:
             sys.stderr.write(f"==> Error connecting to Consul agent: {error}\n")
             about = {}
         port = int((about.get("DebugConfig") or {}).get("GRPCPort") or 0)
@@ -329,6 +329,14 @@ def can_bind(host: str) -> bool:
     return True
 
 
+def read_text(path: str) -> str:
+    """A file's content. Raises `CommandError` that names it."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"cannot read {path}: {error}") from error
+
+
 def _host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -336,7 +344,7 @@ def _host_port(host: str, port: int) -> str:
 def _split_host_port(text: str, flag: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ProconsulError(f'{flag}: "{text}" is not host:port')
+        raise CommandError(f'{flag}: "{text}" is not host:port')
     return host.strip("[]"), int(port)
 
 
@@ -345,5 +353,5 @@ def _resolve(host: str, flag: str) -> str:
     try:
         found = socket.getaddrinfo(host or "0.0.0.0", None, type=socket.SOCK_STREAM)
     except OSError as error:
-        raise ProconsulError(f'{flag}: cannot resolve "{host}": {error}') from error
+        raise CommandError(f'{flag}: cannot resolve "{host}": {error}') from error
     return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
