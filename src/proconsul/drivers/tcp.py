@@ -19,6 +19,7 @@ READ_HIGH_WATER = 256 * 1024
 READ_LOW_WATER = 64 * 1024
 CLOSE_TIMEOUT_S = 5.0
 """How long `aclose` waits for queued bytes to leave."""
+UNACKED_S_MAX = 20.0
 KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT = 15, 15, 4
 
 
@@ -218,16 +219,23 @@ async def connect(
     address: tuple[str, int],
     deadline: float,
     local_address: tuple[str, int] | None = None,
+    unacked_s_max: float = UNACKED_S_MAX,
 ) -> TcpStream:
-    """Connect to (IP literal, port) before `deadline` (loop's clock). Raises `ConnectError`."""
+    """Connect to (host, port) before `deadline` (loop's clock). Raises `ConnectError`.
+
+    The connection is given up when sent data stays unacknowledged for `unacked_s_max` (RFC 5482).
+    """
     loop = asyncio.get_running_loop()
     host, port = address
     try:
         async with asyncio.timeout_at(deadline):
             stream = TcpStream()
-            await loop.create_connection(
+            transport, _ = await loop.create_connection(
                 lambda: cast("asyncio.Protocol", stream), host, port, local_addr=local_address
             )
+            if (sock := transport.get_extra_info("socket")) is not None:
+                limit_ms = int(unacked_s_max * 1000)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, limit_ms)
     except TimeoutError:
         raise ConnectError(f"dial tcp {host}:{port}: i/o timeout") from None
     except OSError as error:

@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from typing_extensions import override
+
 from proconsul.domain.catalog import META_WAN_FEDERATION, CheckServiceNode
 from proconsul.domain.federation import FederationState
 from proconsul.util.clock import Rng
@@ -56,6 +58,7 @@ class Gateway:
     address: Address
     source: Source = Source.CATALOG
 
+    @override
     def __str__(self) -> str:
         host, port = self.address
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -66,14 +69,13 @@ def usable(nodes: Iterable[CheckServiceNode]) -> list[CheckServiceNode]:
     return [
         node
         for node in nodes
-        if (node.service.meta or {}).get(META_WAN_FEDERATION) == "1"
-        and not node.is_critical
+        if (node.service.meta or {}).get(META_WAN_FEDERATION) == "1" and not node.is_critical
     ]
 
 
 def addresses(nodes: Iterable[CheckServiceNode], *, wan: bool) -> tuple[Address, ...]:
     """Sorted, distinct addresses of the usable gateways among `nodes`."""
-    return tuple(sorted({node.best_address(wan) for node in usable(nodes)}))
+    return tuple(sorted({node.best_address(wan=wan) for node in usable(nodes)}))
 
 
 class GatewayLocator:
@@ -163,9 +165,7 @@ class GatewayLocator:
 
     @property
     def _bypasses_local(self) -> bool:
-        return (
-            self._is_leader and self._replication_failures >= REPLICATION_FAILURES_BEFORE_BYPASS
-        )
+        return self._is_leader and self._replication_failures >= REPLICATION_FAILURES_BEFORE_BYPASS
 
     @property
     def primary_gateways_ready(self) -> bool:

@@ -8,7 +8,7 @@ pure part. Every round's outcome feeds the gateway locator.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,9 +81,14 @@ class FederationStateReplicator:
     """The loop of a secondary's leader."""
 
     def __init__(
-        self, server: FederationServer, locator: GatewayLocator | None, metrics: Metrics
+        self,
+        server: FederationServer,
+        locator: GatewayLocator | None,
+        metrics: Metrics,
+        wall: Callable[[], float],
     ) -> None:
         self._server, self._locator, self._metrics = server, locator, metrics
+        self._wall = wall
         self._limiter = RateLimiter(ROUNDS_PER_S, ROUNDS_BURST)
         self._apply_limiter = RateLimiter(APPLIES_PER_S, 1)
         self.status = ReplicationStatus()
@@ -140,15 +145,13 @@ class FederationStateReplicator:
     async def _apply(self, operation: str, state: FederationState) -> None:
         await self._apply_limiter.wait()
         await self._server.apply_locally(
-            FederationStateRequest(
-                datacenter=self._server.datacenter, op=operation, state=state
-            )
+            FederationStateRequest(datacenter=self._server.datacenter, op=operation, state=state)
         )
         self.status.lag -= 1
 
     def _succeeded(self) -> None:
         status = self.status
-        status.last_success = self._metrics.wall()
+        status.last_success = self._wall()
         status.failures_in_a_row = 0
         status.last_error = ""
         self._metrics.gauge("consul.federation.replication.last_success", status.last_success)
@@ -161,10 +164,9 @@ class FederationStateReplicator:
         if text != status.last_error:
             log.warning("replication error (will retry if still leader): %s", text)
         status.last_error = text
-        status.last_failure = self._metrics.wall()
+        status.last_failure = self._wall()
         status.failures += 1
         status.failures_in_a_row += 1
         status.remote_index = 0
         self._metrics.incr("consul.federation.replication.failures", 1)
         self._metrics.gauge("consul.federation.replication.lag", status.lag)
-

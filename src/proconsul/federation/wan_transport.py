@@ -86,7 +86,7 @@ class WanTransport:
                 return
             peer = _PacketPeer(Destination(datacenter, short, address), self._dialer, self._metrics)
             self._peers[node] = peer
-            self._scope.spawn(f"packets/{node}", self._run_peer(node, peer))
+            _ = self._scope.spawn(f"packets/{node}", self._run_peer(node, peer))
         peer.queue.put_nowait(data)
 
     async def _run_peer(self, node: str, peer: _PacketPeer) -> None:
@@ -170,9 +170,7 @@ class _PacketPeer:
 
     async def _dial_and_send(self, first: bytes) -> None:
         loop = asyncio.get_running_loop()
-        stream = await self._dialer.dial(
-            self._to, Purpose.WAN_GOSSIP_PACKET, loop.time() + DIAL_S
-        )
+        stream = await self._dialer.dial(self._to, Purpose.WAN_GOSSIP_PACKET, loop.time() + DIAL_S)
         self._metrics.incr("consul.federation.packet_conn.opened", 1)
         self.connected = True
         try:
@@ -183,9 +181,7 @@ class _PacketPeer:
             self.connected = False
             stream.abort()
 
-    async def _send_queued(
-        self, stream: Stream, first: bytes, gone: asyncio.Task[None]
-    ) -> None:
+    async def _send_queued(self, stream: Stream, first: bytes, gone: asyncio.Task[None]) -> None:
         """Send until the connection idles or the peer goes away."""
         loop = asyncio.get_running_loop()
         data = first
@@ -201,9 +197,7 @@ class _PacketPeer:
         """True once a packet is queued; False if the peer closed first, or nothing came."""
         async with TaskScope("packet-wait") as scope:
             ready = scope.spawn("queue", self.queue.wait())
-            await asyncio.wait(
-                (ready, gone), timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait((ready, gone), timeout=IDLE_S, return_when=asyncio.FIRST_COMPLETED)
             return ready.done() and not gone.done()
 
 

@@ -123,15 +123,11 @@ class Forwarder:
 
     def _to_primary(self, method: Method, request: Any, body: bytes) -> tuple[Any, bytes]:
         if method.route is Route.PRIMARY and request.datacenter != self._config.primary_datacenter:
-            request = msgspec.structs.replace(
-                request, datacenter=self._config.primary_datacenter
-            )
+            request = msgspec.structs.replace(request, datacenter=self._config.primary_datacenter)
             return request, encode(request) if body else b""
         return request, body
 
-    async def _here(
-        self, endpoint: Endpoint, request: Any, source: tuple[str, int] | None
-    ) -> Any:
+    async def _here(self, endpoint: Endpoint, request: Any, source: tuple[str, int] | None) -> Any:
         authorizer = self._server.resolve_token(getattr(request, "token", ""))
         return await endpoint.handler(request, Call(authorizer, source))
 
@@ -236,4 +232,6 @@ def _may_repeat(method: Method, error: BaseException) -> bool:
 def _as_error(error: BaseException) -> ProconsulError:
     if isinstance(error, ProconsulError):
         return error
-    return ProconsulError(f"RPC deadline exceeded: {error}" if str(error) else "RPC deadline exceeded")
+    return ProconsulError(
+        f"RPC deadline exceeded: {error}" if str(error) else "RPC deadline exceeded"
+    )

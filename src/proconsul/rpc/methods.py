@@ -46,7 +46,9 @@ METHODS: dict[str, Method] = {
         Method("Health.ChecksInState", o.ChecksInStateRequest, c.IndexedHealthChecks, _LEADER),
         Method("Health.NodeChecks", o.NodeSpecificRequest, c.IndexedHealthChecks, _LEADER),
         Method("Health.ServiceChecks", o.ServiceSpecificRequest, c.IndexedHealthChecks, _LEADER),
-        Method("Health.ServiceNodes", o.ServiceSpecificRequest, c.IndexedCheckServiceNodes, _LEADER),
+        Method(
+            "Health.ServiceNodes", o.ServiceSpecificRequest, c.IndexedCheckServiceNodes, _LEADER
+        ),
         Method("KVS.Apply", kv.KVSRequest, bool, _LEADER, is_read=False),
         Method("KVS.Get", kv.KeyRequest, kv.IndexedDirEntries, _LEADER),
         Method("KVS.List", kv.KeyRequest, kv.IndexedDirEntries, _LEADER),
@@ -67,7 +69,14 @@ METHODS: dict[str, Method] = {
             _LEADER,
         ),
         Method("ConnectCA.Roots", o.DCSpecificRequest, ca.IndexedCARoots, _LEADER),
-        Method("Operator.RaftGetConfiguration", o.DCSpecificRequest, op.RaftConfigurationResponse, _LEADER),
-        Method("Operator.AutopilotGetConfiguration", o.DCSpecificRequest, op.AutopilotConfig, _LEADER),
+        Method(
+            "Operator.RaftGetConfiguration",
+            o.DCSpecificRequest,
+            op.RaftConfigurationResponse,
+            _LEADER,
+        ),
+        Method(
+            "Operator.AutopilotGetConfiguration", o.DCSpecificRequest, op.AutopilotConfig, _LEADER
+        ),
     )
 }

@@ -257,9 +257,7 @@ class AntiEntropy:
         check = entry.check
         owner = self._state.service(check.service_id) if check.service_id else None
         token = entry.token or self._token
-        request = msgspec.structs.replace(
-            self._registration(token), service=owner, check=check
-        )
+        request = msgspec.structs.replace(self._registration(token), service=owner, check=check)
         try:
             await self._caller.call("Catalog.Register", request)
         except ProconsulError as error:

@@ -47,7 +47,9 @@ class CheckEntry:
 class LocalState:
     """Services and checks by id. `now` arguments are seconds on the monotonic clock."""
 
-    def __init__(self, node: str, update_interval_s: float, *, discard_output: bool = False) -> None:
+    def __init__(
+        self, node: str, update_interval_s: float, *, discard_output: bool = False
+    ) -> None:
         self._node = node
         self._update_interval_s = update_interval_s
         self._discard_output = discard_output

@@ -1,0 +1,133 @@
+"""Health probes of checks: one TCP connect, one HTTP request. No connection is kept."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from urllib.parse import SplitResult, urlsplit
+
+import httptools
+
+from proconsul.util.errors import ProconsulError
+
+BODY_BYTES_MAX = 1 << 20
+"""Read at most this much of an answer, whatever of it is then kept."""
+USER_AGENT = "Consul Health Check"
+
+
+class ProbeError(ProconsulError):
+    """The probed thing cannot be reached; the text becomes the check's output."""
+
+
+async def tcp_probe(host: str, port: int, timeout_s: float) -> None:
+    """Connect and close. Raises `ProbeError`."""
+    target = f"{host}:{port}"
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(host, port)
+    except TimeoutError:
+        raise ProbeError(f"dial tcp {target}: i/o timeout") from None
+    except OSError as error:
+        raise ProbeError(f"dial tcp {target}: {error.strerror or error}") from error
+    writer.transport.abort()
+
+
+@dataclass(slots=True)
+class HttpAnswer:
+    """`body` is the end of what was sent, `output_max` bytes at most."""
+
+    status: int = 0
+    reason: str = ""
+    body: bytearray = field(default_factory=bytearray)
+
+
+class _Parser:
+    """Callbacks of httptools."""
+
+    def __init__(self, output_max: int) -> None:
+        self.answer = HttpAnswer()
+        self.complete = False
+        self.total = 0
+        self._output_max = output_max
+
+    def on_status(self, status: bytes) -> None:
+        self.answer.reason += status.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        self.total += len(body)
+        self.answer.body += body
+        del self.answer.body[: -self._output_max]
+
+    def on_message_complete(self) -> None:
+        self.complete = True
+
+
+async def http_probe(
+    url: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, Sequence[str]] | None = None,
+    body: str = "",
+    tls_skip_verify: bool = False,
+    timeout_s: float = 10.0,
+    output_max: int = 4096,
+) -> HttpAnswer:
+    """Ask once. Redirects are not followed. Raises `ProbeError`."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ProbeError(f"{url}: a URL with http:// or https:// and a host is needed")
+    context: ssl.SSLContext | None = None
+    if parts.scheme == "https":
+        context = ssl.create_default_context()
+        if tls_skip_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+    port = parts.port or (443 if context else 80)
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
+            try:
+                writer.write(_request(parts, method, headers or {}, body))
+                return await _response(reader, output_max)
+            finally:
+                writer.transport.abort()
+    except TimeoutError:
+        raise ProbeError(f'{method} "{url}": timeout exceeded') from None
+    except (OSError, httptools.HttpParserError) as error:
+        raise ProbeError(f'{method} "{url}": {error}') from error
+
+
+def _request(
+    parts: SplitResult, method: str, headers: Mapping[str, Sequence[str]], body: str
+) -> bytes:
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    named = {name.lower() for name in headers}
+    data = body.encode()
+    lines = [f"{method} {path} HTTP/1.1"]
+    if "host" not in named:
+        lines.append(f"Host: {parts.netloc.rpartition('@')[2]}")
+    if "user-agent" not in named:
+        lines.append(f"User-Agent: {USER_AGENT}")
+    if "accept" not in named:
+        lines.append("Accept: text/plain, text/*, */*")
+    lines += [f"{name}: {value}" for name, values in headers.items() for value in values]
+    lines += [f"Content-Length: {len(data)}", "Connection: close", "", ""]
+    if any("\r" in line or "\n" in line for line in lines):
+        raise ProbeError("a line break in the check's URL, method or headers is not allowed")
+    return "\r\n".join(lines).encode("utf-8") + data
+
+
+async def _response(reader: asyncio.StreamReader, output_max: int) -> HttpAnswer:
+    parser = _Parser(output_max)
+    http = httptools.HttpResponseParser(parser)
+    while not parser.complete and parser.total < BODY_BYTES_MAX:
+        chunk = await reader.read(65536)
+        if not chunk:
+            break
+        http.feed_data(chunk)
+        parser.answer.status = http.get_status_code() or 0
+    if not parser.answer.status:
+        raise ProbeError("the connection was closed without an answer")
+    return parser.answer

@@ -1,0 +1,83 @@
+"""What endpoints are given: the server's state, its log, and the ways reads are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
+
+from proconsul.domain.errors import DomainError
+from proconsul.domain.messages import MessageType
+from proconsul.domain.options import QueryMeta, QueryOptions
+from proconsul.rpc.blocking import BlockingLimits, block, wait_s
+from proconsul.state.store import Store
+from proconsul.state.watch import Answer
+from proconsul.util.clock import Rng
+from proconsul.util.metrics import Metrics
+
+T = TypeVar("T")
+M = TypeVar("M", bound=QueryMeta)
+
+
+class EndpointServer(Protocol):
+    """The server that endpoints run on. Implemented by `services.server`."""
+
+    @property
+    def datacenter(self) -> str: ...
+
+    @property
+    def store(self) -> Store: ...
+
+    @property
+    def metrics(self) -> Metrics: ...
+
+    @property
+    def rng(self) -> Rng: ...
+
+    @property
+    def blocking_limits(self) -> BlockingLimits: ...
+
+    def contact(self) -> tuple[bool, int]:
+        """(is a leader known, nanoseconds since we heard from it; 0 on the leader itself)."""
+        ...
+
+    async def consistent_read(self) -> None:
+        """Return once we are proved to be the leader and have applied all before. Raises."""
+        ...
+
+    async def apply(self, type_: MessageType, request: Any, *, may_ignore: bool = False) -> Any:
+        """Commit a command; the FSM's result, of which an error is raised."""
+        ...
+
+
+class RequestError(DomainError):
+    """A request that makes no sense; the text is Consul's."""
+
+
+def meta(server: EndpointServer, index: int) -> dict[str, Any]:
+    """The fields of `QueryMeta` for an answer given now."""
+    known_leader, last_contact_ns = server.contact()
+    return {"index": index, "known_leader": known_leader, "last_contact_ns": last_contact_ns}
+
+
+async def read(
+    server: EndpointServer,
+    options: QueryOptions,
+    query: Callable[[], Answer[T]],
+    build: Callable[[T], dict[str, Any]],
+    response: type[M],
+) -> M:
+    """Answer a possibly blocking query; `build` gives the response's fields from the value."""
+    server.metrics.incr("consul.rpc.query", 1)
+    if options.filter:
+        raise RequestError(
+            "Failed to create boolean expression evaluator: filtering is not supported yet; "
+            "leave out the filter parameter"
+        )
+    if options.require_consistent:
+        await server.consistent_read()
+    if options.min_query_index:
+        timeout = wait_s(options.max_query_time_ns, server.blocking_limits, server.rng)
+    else:
+        timeout = 0.0
+    index, value = await block(query, options.min_query_index, timeout)
+    return response(**build(value), **meta(server, index))

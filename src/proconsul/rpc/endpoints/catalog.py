@@ -1,0 +1,227 @@
+"""`Catalog.*` (agent/consul/catalog_endpoint.go)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msgspec.structs import replace
+
+from proconsul.domain import catalog as c
+from proconsul.domain import options as o
+from proconsul.domain.errors import PermissionDeniedError
+from proconsul.domain.messages import MessageType
+from proconsul.domain.validate import check_service_meta
+from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.methods import METHODS, Empty
+from proconsul.rpc.table import Call, Endpoint, Requires
+from proconsul.state.watch import Answer
+
+CONSUL_SERVICE = "consul"
+_ANY_ADDRESSES = frozenset({"0.0.0.0", "::", "[::]"})
+
+
+class Catalog:
+    """The catalog of the server's datacenter. `datacenters()` lists what is known, nearest first."""
+
+    def __init__(self, server: EndpointServer, datacenters: Callable[[], list[str]]) -> None:
+        self._server, self._datacenters = server, datacenters
+
+    async def register(self, request: c.RegisterRequest, call: Call) -> Empty:
+        if not request.node:
+            raise RequestError("Must provide node")
+        if not request.address and not request.skip_node_update:
+            raise RequestError("Must provide address if SkipNodeUpdate is not set")
+        service = request.service
+        if service is not None:
+            service = _prepared(service)
+        checks = list(request.checks or ())
+        if request.check is not None:
+            checks.append(request.check)
+        checks = [
+            replace(
+                check,
+                node=check.node or request.node,
+                check_id=check.check_id or check.name,
+            )
+            for check in checks
+        ]
+        request = replace(request, service=service, check=None, checks=checks or None)
+        self._vet(request, call)
+        await self._server.apply(MessageType.REGISTER, request)
+        return Empty()
+
+    @staticmethod
+    def _vet(request: c.RegisterRequest, call: Call) -> None:
+        may = call.authorizer
+        if not request.skip_node_update and not may.node_write(request.node):
+            raise PermissionDeniedError
+        service = request.service
+        if (
+            service is not None
+            and service.service != CONSUL_SERVICE
+            and not may.service_write(service.service)
+        ):
+            raise PermissionDeniedError
+        for check in request.checks or ():
+            if check.node != request.node:
+                raise RequestError(
+                    f'Node "{request.node}" for check "{check.check_id}" doesn\'t match '
+                    f'register request node "{check.node}"'
+                )
+            if not check.service_id and not may.node_write(request.node):
+                raise PermissionDeniedError
+
+    async def deregister(self, request: c.DeregisterRequest, call: Call) -> Empty:
+        if not request.node:
+            raise RequestError("Must provide node")
+        if not call.authorizer.node_write(request.node):
+            raise PermissionDeniedError
+        await self._server.apply(MessageType.DEREGISTER, request)
+        return Empty()
+
+    async def list_datacenters(self, _request: o.DatacentersRequest, _call: Call) -> list[str]:
+        return self._datacenters() or [self._server.datacenter]
+
+    async def list_nodes(self, request: o.DCSpecificRequest, call: Call) -> c.IndexedNodes:
+        may = call.authorizer.node_read
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.catalog.nodes(request.node_meta_filters),
+            lambda nodes: {"nodes": [n for n in nodes if may(n.node)]},
+            c.IndexedNodes,
+        )
+
+    async def list_services(self, request: o.DCSpecificRequest, call: Call) -> c.IndexedServices:
+        may = call.authorizer.service_read
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.catalog.services(request.node_meta_filters),
+            lambda found: {"services": {n: tags for n, tags in found.items() if may(n)}},
+            c.IndexedServices,
+        )
+
+    async def service_list(self, request: o.DCSpecificRequest, call: Call) -> c.IndexedServiceList:
+        may = call.authorizer.service_read
+        return await read(
+            self._server,
+            request,
+            self._server.store.catalog.services,
+            lambda found: {"services": [c.ServiceName(name) for name in found if may(name)]},
+            c.IndexedServiceList,
+        )
+
+    async def service_nodes(
+        self, request: o.ServiceSpecificRequest, call: Call
+    ) -> c.IndexedServiceNodes:
+        if not request.service_name and not request.service_address:
+            raise RequestError("Must provide service name")
+        may = call.authorizer
+
+        def query() -> Answer[list[c.ServiceNode]]:
+            return self._server.store.catalog.service_nodes(
+                request.service_name,
+                tags=wanted_tags(request),
+                address=request.service_address,
+                node_meta=request.node_meta_filters,
+                connect=request.connect,
+            )
+
+        self._server.metrics.incr(
+            "consul.catalog.service.query", 1, (("service", request.service_name),)
+        )
+        return await read(
+            self._server,
+            request,
+            query,
+            lambda rows: {
+                "service_nodes": [
+                    r for r in rows if may.node_read(r.node) and may.service_read(r.service_name)
+                ]
+            },
+            c.IndexedServiceNodes,
+        )
+
+    async def node_services(
+        self, request: o.NodeSpecificRequest, call: Call
+    ) -> c.IndexedNodeServices:
+        if not request.node:
+            raise RequestError("Must provide node")
+        may = call.authorizer
+
+        def build(found: c.NodeServices | None) -> dict[str, Any]:
+            if found is None or found.node is None or not may.node_read(found.node.node):
+                return {"node_services": None}
+            services = found.services or {}
+            allowed = {i: s for i, s in services.items() if may.service_read(s.service)}
+            return {"node_services": replace(found, services=allowed)}
+
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.catalog.node_services(request.node),
+            build,
+            c.IndexedNodeServices,
+        )
+
+    async def node_service_list(
+        self, request: o.NodeSpecificRequest, call: Call
+    ) -> c.IndexedNodeServiceList:
+        if not request.node:
+            raise RequestError("Must provide node")
+        may = call.authorizer
+
+        def build(found: c.NodeServices | None) -> dict[str, Any]:
+            if found is None or found.node is None or not may.node_read(found.node.node):
+                return {"node_services": c.NodeServiceList()}
+            services = (found.services or {}).values()
+            allowed = [s for s in services if may.service_read(s.service)]
+            return {"node_services": c.NodeServiceList(found.node, allowed)}
+
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.catalog.node_services(request.node),
+            build,
+            c.IndexedNodeServiceList,
+        )
+
+
+def _prepared(service: c.NodeService) -> c.NodeService:
+    """The checks and defaults that every registration gets."""
+    if service.id and not service.service:
+        raise RequestError("Must provide service name with ID")
+    if not service.id and service.service:
+        service = replace(service, id=service.service)
+    if service.address in _ANY_ADDRESSES:
+        raise RequestError("Invalid service address")
+    reason = check_service_meta(service.kind, service.meta)
+    if reason is not None:
+        raise RequestError(f"Invalid Service Meta: {reason}")
+    return service
+
+
+def wanted_tags(request: o.ServiceSpecificRequest) -> list[str]:
+    """The tags that a query filters by; old clients send a single one."""
+    if not request.tag_filter:
+        return []
+    return [request.service_tag] if request.service_tag else list(request.service_tags or ())
+
+
+def endpoints(server: EndpointServer, datacenters: Callable[[], list[str]]) -> list[Endpoint]:
+    """All of `Catalog`."""
+    it = Catalog(server, datacenters)
+    node, service = Requires.NODE_READ, Requires.SERVICE_READ
+    return [
+        Endpoint(METHODS["Catalog.Register"], Requires.NODE_WRITE, it.register),
+        Endpoint(METHODS["Catalog.Deregister"], Requires.NODE_WRITE, it.deregister),
+        Endpoint(METHODS["Catalog.ListDatacenters"], Requires.NOTHING, it.list_datacenters),
+        Endpoint(METHODS["Catalog.ListNodes"], node, it.list_nodes),
+        Endpoint(METHODS["Catalog.ListServices"], service, it.list_services),
+        Endpoint(METHODS["Catalog.ServiceList"], service, it.service_list),
+        Endpoint(METHODS["Catalog.ServiceNodes"], service, it.service_nodes),
+        Endpoint(METHODS["Catalog.NodeServices"], node, it.node_services),
+        Endpoint(METHODS["Catalog.NodeServiceList"], node, it.node_service_list),
+    ]

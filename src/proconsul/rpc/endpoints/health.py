@@ -1,0 +1,116 @@
+"""`Health.*` (agent/consul/health_endpoint.go)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from proconsul.domain import catalog as c
+from proconsul.domain import options as o
+from proconsul.domain.acl import Authorizer
+from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.endpoints.catalog import wanted_tags
+from proconsul.rpc.methods import METHODS
+from proconsul.rpc.table import Call, Endpoint, Requires
+
+
+class Health:
+    """Checks, and instances with their checks."""
+
+    def __init__(self, server: EndpointServer) -> None:
+        self._server = server
+
+    async def checks_in_state(
+        self, request: o.ChecksInStateRequest, call: Call
+    ) -> c.IndexedHealthChecks:
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.catalog.checks_in_state(
+                request.state, request.node_meta_filters
+            ),
+            lambda rows: _allowed_checks(rows, call.authorizer),
+            c.IndexedHealthChecks,
+        )
+
+    async def node_checks(
+        self, request: o.NodeSpecificRequest, call: Call
+    ) -> c.IndexedHealthChecks:
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.catalog.node_checks(request.node),
+            lambda rows: _allowed_checks(rows, call.authorizer),
+            c.IndexedHealthChecks,
+        )
+
+    async def service_checks(
+        self, request: o.ServiceSpecificRequest, call: Call
+    ) -> c.IndexedHealthChecks:
+        if request.tag_filter:
+            raise RequestError("Tag filtering is not supported")
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.catalog.service_checks(
+                request.service_name, request.node_meta_filters
+            ),
+            lambda rows: _allowed_checks(rows, call.authorizer),
+            c.IndexedHealthChecks,
+        )
+
+    async def service_nodes(
+        self, request: o.ServiceSpecificRequest, call: Call
+    ) -> c.IndexedCheckServiceNodes:
+        if not request.service_name:
+            raise RequestError("Must provide service name")
+        may = call.authorizer
+        if (request.connect or request.ingress) and not may.service_read(request.service_name):
+            return c.IndexedCheckServiceNodes()
+        tags = wanted_tags(request)
+        wanted = request.node_meta_filters or {}
+
+        def build(rows: list[c.CheckServiceNode]) -> dict[str, Any]:
+            if wanted:
+                rows = [r for r in rows if wanted.items() <= (r.node.meta or {}).items()]
+            return {"nodes": allowed_instances(rows, may)}
+
+        self._server.metrics.incr(
+            "consul.health.service.query", 1, (("service", request.service_name),)
+        )
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.catalog.check_service_nodes(
+                request.service_name, tags=tags, connect=request.connect
+            ),
+            build,
+            c.IndexedCheckServiceNodes,
+        )
+
+
+def allowed_instances(
+    rows: Iterable[c.CheckServiceNode], may: Authorizer
+) -> list[c.CheckServiceNode]:
+    """Those whose node and service the caller may read."""
+    return [r for r in rows if may.node_read(r.node.node) and may.service_read(r.service.service)]
+
+
+def _allowed_checks(rows: Iterable[c.HealthCheck], may: Authorizer) -> dict[str, Any]:
+    allowed = [
+        r
+        for r in rows
+        if may.node_read(r.node) and (not r.service_name or may.service_read(r.service_name))
+    ]
+    return {"health_checks": allowed}
+
+
+def endpoints(server: EndpointServer) -> list[Endpoint]:
+    """All of `Health`."""
+    it = Health(server)
+    return [
+        Endpoint(METHODS["Health.ChecksInState"], Requires.NODE_READ, it.checks_in_state),
+        Endpoint(METHODS["Health.NodeChecks"], Requires.NODE_READ, it.node_checks),
+        Endpoint(METHODS["Health.ServiceChecks"], Requires.SERVICE_READ, it.service_checks),
+        Endpoint(METHODS["Health.ServiceNodes"], Requires.SERVICE_READ, it.service_nodes),
+    ]

@@ -1,0 +1,79 @@
+"""`KVS.*` (agent/consul/kvs_endpoint.go)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proconsul.domain import kv
+from proconsul.domain.errors import PermissionDeniedError
+from proconsul.domain.messages import MessageType
+from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.methods import METHODS
+from proconsul.rpc.table import Call, Endpoint, Requires
+
+
+class Kvs:
+    """The key-value store."""
+
+    def __init__(self, server: EndpointServer) -> None:
+        self._server = server
+
+    async def apply(self, request: kv.KVSRequest, call: Call) -> bool:
+        key = request.dir_ent.key
+        if not key and request.op != kv.KV_DELETE_TREE:
+            raise RequestError("Must provide key")
+        may = call.authorizer
+        if request.op == kv.KV_DELETE_TREE:
+            allowed = may.key_write_prefix(key)
+        else:
+            allowed = may.key_write(key)
+        if not allowed:
+            raise PermissionDeniedError
+        result = await self._server.apply(MessageType.KVS, request)
+        return result if isinstance(result, bool) else False
+
+    async def get(self, request: kv.KeyRequest, call: Call) -> kv.IndexedDirEntries:
+        if not call.authorizer.key_read(request.key):
+            raise PermissionDeniedError
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.kv.get(request.key),
+            lambda row: {"entries": None if row is None else [row]},
+            kv.IndexedDirEntries,
+        )
+
+    async def list(self, request: kv.KeyRequest, call: Call) -> kv.IndexedDirEntries:
+        may = call.authorizer.key_read
+
+        def build(rows: list[kv.DirEntry]) -> dict[str, Any]:
+            return {"entries": [r for r in rows if may(r.key)] or None}
+
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.kv.list(request.key),
+            build,
+            kv.IndexedDirEntries,
+        )
+
+    async def list_keys(self, request: kv.KeyListRequest, call: Call) -> kv.IndexedKeyList:
+        may = call.authorizer.key_read
+        return await read(
+            self._server,
+            request,
+            lambda: self._server.store.kv.list_keys(request.prefix, request.separator),
+            lambda keys: {"keys": [key for key in keys if may(key)] or None},
+            kv.IndexedKeyList,
+        )
+
+
+def endpoints(server: EndpointServer) -> list[Endpoint]:
+    """All of `KVS`."""
+    it = Kvs(server)
+    return [
+        Endpoint(METHODS["KVS.Apply"], Requires.KEY_WRITE, it.apply),
+        Endpoint(METHODS["KVS.Get"], Requires.KEY_READ, it.get),
+        Endpoint(METHODS["KVS.List"], Requires.KEY_READ, it.list),
+        Endpoint(METHODS["KVS.ListKeys"], Requires.KEY_READ, it.list_keys),
+    ]
