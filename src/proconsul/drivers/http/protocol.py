@@ -30,6 +30,8 @@ Handler: TypeAlias = Callable[[Request], Response | Coroutine[Any, Any, Response
 Admit: TypeAlias = Callable[[Request], Response | None]
 """Asked once the headers of a request with a body are in; a response refuses the body unread."""
 
+OUT_BYTES_MAX = 256 * 1024
+"""Answers to pipelined requests are collected up to this, then the client must take them."""
 _TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 
 
@@ -78,7 +80,7 @@ class HttpConnection(asyncio.Protocol):
 
     __slots__ = (
         "_announced", "_body", "_body_size", "_client", "_closing", "_current", "_eof",
-        "_header_bytes", "_limits", "_out", "_parser", "_paused_reading", "_peer", "_phase",
+        "_header_bytes", "_limits", "_out", "_out_bytes", "_parser", "_paused_reading", "_peer", "_phase",
         "_queue", "_refused", "_server", "_task", "_transport", "_url", "_writable", "deadline",
     )  # fmt: skip
 
@@ -97,6 +99,7 @@ class HttpConnection(asyncio.Protocol):
         self._body_size = 0
         self._header_bytes = 0
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._task: asyncio.Task[Response] | None = None
         self._refused = False
         self._closing = False
@@ -178,6 +181,9 @@ class HttpConnection(asyncio.Protocol):
             if self._header_bytes > self._limits.header_bytes_max:
                 self._refuse(plain_error(431))
         self._flush()
+        if self._queue:
+            self._next()
+            self._flush()
 
     # -- parser callbacks
 
@@ -237,7 +243,12 @@ class HttpConnection(asyncio.Protocol):
         if self._body:
             request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
             self._body = []
-        if self._task is None and not self._queue and self._writable is None:
+        if (
+            self._task is None
+            and not self._queue
+            and self._writable is None
+            and self._out_bytes < OUT_BYTES_MAX
+        ):
             self._dispatch(request)
             return
         self._queue.append(request)
@@ -309,6 +320,8 @@ class HttpConnection(asyncio.Protocol):
         """Answer what was read ahead, as far as that goes without waiting."""
         while self._queue and self._task is None and self._writable is None and not self._closing:
             self._dispatch(self._queue.popleft())
+            if self._out_bytes >= OUT_BYTES_MAX:
+                self._flush()
         if not self._paused_reading or self._transport is None or self._closing:
             return
         if len(self._queue) < self._limits.pipeline_max and self._writable is None:
@@ -319,6 +332,7 @@ class HttpConnection(asyncio.Protocol):
         """Queue the whole response; `_flush` writes all that one callback produced at once."""
         close = response.close or request is None or not request.keep_alive or self._eof
         body = response.body
+        self._out_bytes += len(body)
         self._out.append(
             b"%b%bDate: %b\r\n%bContent-Length: %d\r\n\r\n%b"
             % (
@@ -365,6 +379,7 @@ class HttpConnection(asyncio.Protocol):
         if out:
             transport.write(out[0] if len(out) == 1 else b"".join(out))
             out.clear()
+            self._out_bytes = 0
         if self._closing and self._task is None:
             transport.close()
 

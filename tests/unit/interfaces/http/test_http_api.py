@@ -1,0 +1,493 @@
+"""The endpoints against an agent in memory. Texts and shapes were taken from Consul 1.8.7."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from typing import Any
+
+import pytest
+from http_fake_agent import META, FakeAgent, dc1_state, web_instance
+
+from proconsul.domain import catalog as c
+from proconsul.domain import federation as f
+from proconsul.domain.errors import DomainError
+from proconsul.drivers.http import Request, Response
+from proconsul.interfaces.http.api import HttpApi
+from proconsul.interfaces.http.ports import HttpApiConfig
+from proconsul.interfaces.http.routes import build_api
+
+
+def make(agent: FakeAgent | None = None, **config: Any) -> tuple[HttpApi, FakeAgent]:
+    agent = agent or FakeAgent()
+    return build_api(agent, HttpApiConfig(datacenter="dc1", node_name="n1", **config)), agent
+
+
+async def ask(
+    api: HttpApi, method: str, target: str, body: bytes | str = b"", **headers: str
+) -> Response:
+    request = Request(method, target.encode(), ("127.0.0.1", 5))
+    request.body = body.encode() if isinstance(body, str) else body
+    request.headers = [(k.replace("_", "-").encode(), v.encode()) for k, v in headers.items()]
+    answer = api(request)
+    return answer if isinstance(answer, Response) else await answer
+
+
+def get(api: HttpApi, target: str, **headers: str) -> Response:
+    return asyncio.run(ask(api, "GET", target, **headers))
+
+
+def put(api: HttpApi, target: str, body: Any = b"") -> Response:
+    raw = body if isinstance(body, (bytes, str)) else json.dumps(body)
+    return asyncio.run(ask(api, "PUT", target, raw))
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status", "text"),
+    [
+        ("POST", "/v1/kv/x", 405, "method POST not allowed"),
+        ("HEAD", "/v1/kv/x", 405, "method HEAD not allowed"),
+        ("GET", "/v1/agent/join/1.2.3.4", 405, "method GET not allowed"),
+        ("GET", "/v1", 404, ""),
+        ("GET", "/v1/catalog/nodes/", 404, ""),
+        ("GET", "/", 200, "Consul Agent"),
+        ("GET", "/v1/kv/a%00b", 400, ""),
+        ("GET", "/v1/kv/a%zz", 400, "400 Bad Request"),
+        ("GET", "/v1/kv/x?a=%zz", 500, ""),
+        ("GET", "/v1/kv/", 400, "Missing key name"),
+        ("PUT", "/v1/kv/", 400, "Missing key name"),
+        ("DELETE", "/v1/kv/", 400, "Missing key name"),
+        ("GET", "/v1/kv/x?wait=abc", 400, "Invalid wait time"),
+        ("GET", "/v1/kv/x?index=-1", 400, "Invalid index"),
+        (
+            "GET", "/v1/kv/x?stale&consistent", 400,
+            "Cannot specify ?stale with ?consistent, conflicting semantics.",
+        ),
+        (
+            "GET", "/v1/kv/x?cached&consistent", 400,
+            "Cannot specify ?cached with ?consistent, conflicting semantics.",
+        ),
+        ("GET", "/v1/kv/x?max_stale=foo", 400, 'Invalid max_stale value "foo"'),
+        ("GET", "/v1/kv/x?dc=nope", 500, "No path to datacenter"),
+        ("PUT", "/v1/kv/x?cas=abc", 500, 'strconv.ParseUint: parsing "abc": invalid syntax'),
+        ("PUT", "/v1/kv/x?flags=zz", 500, 'strconv.ParseUint: parsing "zz": invalid syntax'),
+        ("PUT", "/v1/kv/x?cas=1&acquire=a", 400, "Conflicting flags: acquire=a&cas=1"),
+        ("DELETE", "/v1/kv/x?cas=1&recurse", 400, "Conflicting flags: cas=1&recurse="),
+        ("GET", "/v1/catalog/node/", 400, "Missing node name"),
+        ("GET", "/v1/catalog/service/", 400, "Missing service name"),
+        ("GET", "/v1/health/state/", 400, "Missing check state"),
+        ("GET", "/v1/internal/federation-state/", 400, "Bad request: Missing datacenter name"),
+        ("GET", "/v1/agent/service/foo", 404, "unknown service ID: foo"),
+        (
+            "GET", "/v1/agent/members?wan=1&segment=a", 400,
+            "Cannot provide a segment with wan=true",
+        ),
+        (
+            "GET", "/v1/agent/members?segment=a", 500,
+            "Network segments are not supported in this version of Consul",
+        ),
+        ("PUT", "/v1/agent/service/maintenance/", 400, "Missing service ID"),
+        ("PUT", "/v1/agent/service/maintenance/a", 400, "Missing value for enable"),
+        ("PUT", "/v1/agent/service/maintenance/a?enable=q", 400, 'Invalid value for enable: "q"'),
+        (
+            "PUT", "/v1/agent/service/maintenance/a?enable=true", 404,
+            'No service registered with ID "a"',
+        ),
+        ("PUT", "/v1/agent/check/pass/x", 500, 'CheckID "x" does not have associated TTL'),
+        ("PUT", "/v1/agent/check/update/x", 400, "Request decode failed: EOF"),
+        ("PUT", "/v1/agent/force-leave/x", 500, "agent: No node found with name 'x'"),
+        ("PUT", "/v1/agent/service/deregister/x", 200, ""),
+        ("GET", "/v1/agent/health/service/id/", 500, "Bad request: Missing serviceID"),
+        (
+            "GET", "/v1/agent/metrics?format=prometheus", 415,
+            "Prometheus is not enabled since its retention time is not positive",
+        ),
+        ("GET", "/v1/agent/metrics?token=bad", 403, "ACL not found"),
+    ],
+)  # fmt: skip
+def test_texts(method: str, target: str, status: int, text: str) -> None:
+    answer = asyncio.run(ask(make()[0], method, target))
+    assert (answer.status, answer.body.decode()) == (status, text)
+    assert (b"Content-Type: text/plain" in answer.head) == bool(text)
+
+
+def test_kv_round_trip() -> None:
+    api, _ = make()
+    assert get(api, "/v1/kv/a").status == 404
+    assert put(api, "/v1/kv/a?flags=42", b"he<llo").body == b"true"
+    answer = get(api, "/v1/kv/a")
+    assert answer.body == (
+        b'[{"LockIndex":0,"Key":"a","Flags":42,"Value":"aGU8bGxv","CreateIndex":8,"ModifyIndex":8}]'
+    )
+    assert b"X-Consul-Index: 8\r\nX-Consul-Knownleader: true\r\nX-Consul-Lastcontact: 0\r\n" in (
+        answer.head
+    )
+    assert get(api, "/v1/kv/a?raw").body == b"he<llo"
+    assert get(api, "/v1/kv/a?pretty").body.startswith(b'[\n    {\n        "LockIndex": 0,')
+    assert put(api, "/v1/kv/a?cas=1", b"x").body == b"false"
+    assert put(api, "/v1/kv/a?cas=8", b"").body == b"true"
+    assert json.loads(get(api, "/v1/kv/a").body)[0]["Value"] is None
+    assert get(api, "/v1/kv/?keys").body == b'["a"]'
+    assert get(api, "/v1/kv/zz?keys").status == 404
+    assert asyncio.run(ask(api, "DELETE", "/v1/kv/?recurse")).body == b"true"
+    assert get(api, "/v1/kv/?keys").body == b"[]"
+    assert get(api, "/v1/kv/?recurse").status == 404
+
+
+def test_sessions_are_refused_cleanly() -> None:
+    answer = put(make()[0], "/v1/kv/a?acquire=abc", b"x")
+    assert answer.status == 400
+    assert b"not supported yet" in answer.body
+
+
+def test_value_limit_with_and_without_length() -> None:
+    api, _ = make(kv_value_bytes_max=10)
+    text = b"Request body(11 bytes) too large, max size: 10 bytes."
+    late = put(api, "/v1/kv/a", b"x" * 11)
+    assert late.status == 413
+    assert late.body.startswith(text)
+    early = Request("PUT", b"/v1/kv/a", ("", 0))
+    early.content_length = 11
+    refused = api.admit(early)
+    assert refused is not None
+    assert refused.body.startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("target", "location"),
+    [
+        ("//v1/kv/x", "/v1/kv/x"),
+        ("/v1/kv/a//b?x=1", "/v1/kv/a/b?x=1"),
+        ("/v1/kv/../x", "/v1/x"),
+        ("/v1/kv", "/v1/kv/"),
+    ],
+)
+def test_redirects_of_unclean_paths(target: str, location: str) -> None:
+    answer = get(make()[0], target)
+    assert answer.status == 301
+    assert f"Location: {location}\r\n".encode() in answer.head
+    assert f'<a href="{location}">Moved Permanently</a>.\n\n'.encode() == answer.body
+
+
+def test_options_and_allow() -> None:
+    api, _ = make()
+    answer = asyncio.run(ask(api, "OPTIONS", "/v1/kv/x"))
+    assert answer.status == 200
+    assert b"Allow: OPTIONS,GET,PUT,DELETE\r\n" in answer.head
+    assert b"Allow: OPTIONS,GET\r\n" in asyncio.run(ask(api, "POST", "/v1/catalog/nodes")).head
+
+
+def test_query_options_reach_the_rpc() -> None:
+    api, agent = make()
+    agent.answers["Health.ServiceNodes"] = c.IndexedCheckServiceNodes(**META)
+    get(
+        api,
+        "/v1/health/service/web?dc=dc2&index=5&wait=10s&stale&tag=a&tag=b&node-meta=k:v&node-meta=z"
+        "&near=_agent",
+        X_Consul_Token="secret",
+        Cache_Control="max-age=3, stale-if-error=4",
+    )
+    _, request = agent.calls[-1]
+    assert request == type(request)(
+        datacenter="dc2", service_name="web", min_query_index=5, max_query_time_ns=10**10,
+        allow_stale=True, service_tags=["a", "b"], tag_filter=True, token="secret",
+        node_meta_filters={"k": "v", "z": ""}, max_age_ns=3 * 10**9, stale_if_error_ns=4 * 10**9,
+        source=type(request.source)(datacenter="dc2", node="n1", ip="127.0.0.1"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "token"),
+    [
+        ("/v1/kv/x?token=q", {"X_Consul_Token": "h"}, "q"),
+        ("/v1/kv/x", {"X_Consul_Token": "h", "Authorization": "Bearer b"}, "h"),
+        ("/v1/kv/x", {"Authorization": "bearer  b c"}, "b"),
+        ("/v1/kv/x", {"Authorization": "Basic b"}, "default"),
+        ("/v1/kv/x", {}, "default"),
+    ],
+)
+def test_tokens(target: str, headers: dict[str, str], token: str) -> None:
+    api, agent = make(default_token=lambda: "default")
+    get(api, target, **headers)
+    assert agent.calls[-1][1].token == token
+
+
+def test_health_service_shape_and_filter() -> None:
+    api, agent = make()
+    rows = [web_instance(), web_instance(status="critical")]
+    agent.answers["Health.ServiceNodes"] = c.IndexedCheckServiceNodes(nodes=rows, **META)
+    answer = get(api, "/v1/health/service/web?passing=false")
+    assert b"X-Consul-Effective-Consistency: leader\r\n" in answer.head
+    first = json.loads(answer.body)[0]
+    assert answer.body.startswith(
+        b'[{"Node":{"ID":"","Node":"n1","Address":"1.1.1.1","Datacenter":"dc1",'
+        b'"TaggedAddresses":null,"Meta":null,"CreateIndex":5,"ModifyIndex":5},'
+        b'"Service":{"ID":"web","Service":"web","Tags":[],"Address":"","Meta":null,"Port":80,'
+        b'"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":false,'
+        b'"Proxy":{"MeshGateway":{},"Expose":{}},"Connect":{},"CreateIndex":5,"ModifyIndex":5},'
+        b'"Checks":[{"Node":"n1","CheckID":"c","Name":"c","Status":"passing","Notes":"",'
+        b'"Output":"","ServiceID":"","ServiceName":"","ServiceTags":[],"Type":"","Definition":{},'
+        b'"CreateIndex":5,"ModifyIndex":5}]}'
+    )
+    assert first["Checks"][0]["Status"] == "passing"
+    assert len(json.loads(get(api, "/v1/health/service/web?passing").body)) == 1
+    bad = get(api, "/v1/health/service/web?passing=x")
+    assert (bad.status, bad.body) == (400, b"Invalid value for ?passing")
+
+
+def test_encodings_are_shared_and_never_stale() -> None:
+    api, agent = make()
+    agent.answers["Health.ServiceNodes"] = c.IndexedCheckServiceNodes(
+        nodes=[web_instance()], **META
+    )
+    first = get(api, "/v1/health/service/web")
+    assert get(api, "/v1/health/service/web?index=3&token=x").body == first.body
+    assert api.encodings.hits == 1
+    # The same index, but other content: as after a restore.
+    agent.answers["Health.ServiceNodes"] = c.IndexedCheckServiceNodes(
+        nodes=[web_instance(tags=["new"])], **META
+    )
+    assert b'"Tags":["new"]' in get(api, "/v1/health/service/web").body
+
+
+def test_answers_older_than_max_stale_are_asked_of_the_leader() -> None:
+    api, agent = make()
+    agent.answers["Catalog.ListNodes"] = c.IndexedNodes(last_contact_ns=10**10, **META)
+    answer = get(api, "/v1/catalog/nodes?max_stale=5s")
+    assert [call[1].allow_stale for call in agent.calls] == [True, False]
+    assert b"X-Consul-Lastcontact: 10000\r\n" in answer.head
+    assert answer.body == b"[]"
+
+
+def test_catalog_register() -> None:
+    api, agent = make()
+    agent.answers["Catalog.Register"] = None
+    body = {
+        "node": "n1", "Address": "1.1.1.1", "NodeMeta": {"a": "b"},
+        "Service": {"Service": "web", "Proxy": {"destination_service_name": "x"}},
+        "Check": {"Name": "c", "Definition": {"Interval": "10s", "Timeout": 5}},
+    }  # fmt: skip
+    assert put(api, "/v1/catalog/register", body).body == b"true"
+    request = agent.calls[-1][1]
+    assert (request.node, request.datacenter, request.node_meta) == ("n1", "dc1", {"a": "b"})
+    assert request.check.definition.interval_ns == 10**10
+    assert request.check.definition.timeout_ns == 5
+    assert request.service.proxy.destination_service_name == "x"
+    agent.answers["Catalog.Register"] = DomainError("Must provide node")
+    refused = put(api, "/v1/catalog/register", "{}")
+    assert (refused.status, refused.body) == (500, b"Must provide node")
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("", "Request decode failed: EOF"),
+        ("{", "Request decode failed: unexpected EOF"),
+        ("{}", "Missing service name"),
+        (
+            '{"Name":5}',
+            "Request decode failed: "
+            "json: cannot unmarshal number into Go struct field .Name of type string",
+        ),
+        ('{"Name":"a","Bogus":1}', 'Request decode failed: json: unknown field "Bogus"'),
+        (
+            '{"Name":"a","Port":"80"}',
+            "Request decode failed: "
+            "json: cannot unmarshal string into Go struct field .Port of type int",
+        ),
+        (
+            '{"Name":"a","Check":{"Interval":"x"}}',
+            'Request decode failed: time: invalid duration "x"',
+        ),
+        (
+            '{"Name":"b","Check":{"HTTP":"http://x"}}',
+            "Invalid check: Interval must be > 0 for Script, HTTP, or TCP checks",
+        ),
+        (
+            '{"Name":"b","Check":{"Interval":"1s","TTL":"1s"}}',
+            "Invalid check: Interval and TTL cannot both be specified",
+        ),
+        (
+            '{"Name":"b","Check":{"Status":"bad","TTL":"1s"}}',
+            "Status for checks must 'passing', 'warning', 'critical'",
+        ),
+        ('{"Name":"b","Address":"0.0.0.0"}', "Invalid service address"),
+        (
+            '{"Name":"b","Weights":{"Passing":-1,"Warning":1}}',
+            "Invalid Weights: Passing must be greater than 0",
+        ),
+        (
+            '{"Name":"b","Meta":{"a b":"1"}}',
+            "Invalid Service Meta: Couldn't load metadata pair ('a b', '1'): "
+            "Key contains invalid characters",
+        ),
+        (
+            '{"Name":"b","Kind":"mesh-gateway"}',
+            "1 error occurred:\n\t* Port must be non-zero for a mesh-gateway\n\n",
+        ),
+        (
+            '{"Name":"b","Kind":"connect-proxy"}',
+            "2 errors occurred:\n\t* Proxy.DestinationServiceName must be non-empty for Connect "
+            "proxy services\n\t* Port must be set for a Connect proxy\n\n",
+        ),
+    ],
+)
+def test_registrations_that_are_refused(body: str, text: str) -> None:
+    answer = put(make()[0], "/v1/agent/service/register", body)
+    assert (answer.status, answer.body.decode()) == (400, text)
+
+
+def test_service_registration_in_snake_case() -> None:
+    api, agent = make()
+    body = {
+        "name": "a", "port": 80, "check": {"ttl": "10s", "deregister_critical_service_after": "1m"},
+        "checks": [{"args": ["x"], "interval": 10**9, "ServiceID": "ignored"}],
+        "tagged_addresses": {"wan": {"address": "1.2.3.4", "port": 5}}, "enable_tag_override": True,
+        "token": "t",
+    }  # fmt: skip
+    assert put(api, "/v1/agent/service/register?replace-existing-checks", body).status == 200
+    definition, how = agent.calls[-1][1]
+    assert how == {"persist": True, "replace_existing_checks": True, "token": ""}
+    assert definition.token == "t"
+    assert [check.kind for check in definition.checks] == ["ttl", "script"]
+    assert definition.checks[0].deregister_critical_service_after_ns == 60 * 10**9
+    answer = get(api, "/v1/agent/services")
+    assert answer.body == (
+        b'{"a":{"ID":"a","Service":"a","Tags":[],"Meta":{},"Port":80,"Address":"",'
+        b'"TaggedAddresses":{"wan":{"Address":"1.2.3.4","Port":5}},'
+        b'"Weights":{"Passing":1,"Warning":1},"EnableTagOverride":true}}'
+    )
+
+
+def test_checks_of_the_agent() -> None:
+    api, agent = make()
+    for body, text in (
+        ("{}", b"Missing check name"),
+        ('{"Name":"x"}', b"Invalid check: TTL must be > 0 for TTL checks"),
+        ('{"Name":"x","Status":"q"}', b"Bad check status"),
+    ):
+        assert put(api, "/v1/agent/check/register", body).body == text
+    refused = put(api, "/v1/agent/check/register", '{"Name":"x","TTL":"15s","service_id":"q"}')
+    assert (refused.status, refused.body) == (500, b'ServiceID "q" does not exist')
+    assert (
+        put(api, "/v1/agent/check/register", {"id": "i", "Name": "x", "TTL": "15s"}).status == 200
+    )
+    assert put(api, "/v1/agent/check/warn/i?note=hm").status == 200
+    shown = json.loads(get(api, "/v1/agent/checks").body)["i"]
+    assert (shown["Status"], shown["Output"], shown["Type"]) == ("warning", "hm", "ttl")
+    bad = put(api, "/v1/agent/check/update/i", '{"Status":"foo"}')
+    assert bad.body == b"Invalid check status: 'foo'"
+    assert put(api, "/v1/agent/check/update/i", '{"Status":"passing","Output":"o"}').status == 200
+    assert agent.local_checks["i"].status == "passing"
+
+
+def test_local_service_health() -> None:
+    api, agent = make()
+    agent.local["a"] = c.NodeService(id="a", service="web")
+    agent.local_checks["c"] = c.HealthCheck(check_id="c", service_id="a", status="warning")
+    answer = get(api, "/v1/agent/health/service/id/a")
+    assert answer.status == 429
+    assert b"X-Consul-Reason: warning\r\n" in answer.head
+    text = get(api, "/v1/agent/health/service/name/web?format=text")
+    assert (text.status, text.body) == (429, b"warning")
+    missing = get(api, "/v1/agent/health/service/id/b")
+    assert missing.status == 404
+    assert missing.body == b'{"AggregatedStatus":"critical","Service":null,"Checks":null}'
+
+
+def test_agent_service_blocks_by_hash() -> None:
+    async def run() -> None:
+        api, agent = make()
+        agent.local["a"] = c.NodeService(id="a", service="web")
+        first = await ask(api, "GET", "/v1/agent/service/a")
+        content_hash = json.loads(first.body)["ContentHash"]
+        assert f"X-Consul-Contenthash: {content_hash}".encode() in first.head
+        waiting = asyncio.create_task(
+            ask(api, "GET", f"/v1/agent/service/a?hash={content_hash}&wait=5s")
+        )
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        agent.local["a"] = c.NodeService(id="a", service="web", port=1)
+        agent.changed.set()
+        assert json.loads((await waiting).body)["Port"] == 1
+
+    asyncio.run(run())
+
+
+def test_federation_states() -> None:
+    api, agent = make()
+    agent.answers["FederationState.Get"] = f.FederationStateResponse(state=dc1_state(), **META)
+    assert get(api, "/v1/internal/federation-state/dc1").body == (
+        b'{"State":{"Datacenter":"dc1","UpdatedAt":"2023-11-14T22:13:20.000000005Z",'
+        b'"PrimaryModifyIndex":3,"CreateIndex":3,"ModifyIndex":3},"Index":7,"LastContact":0,'
+        b'"KnownLeader":true,"ConsistencyLevel":""}'
+    )
+    request = agent.calls[-1][1]
+    assert (request.datacenter, request.target_datacenter) == ("dc1", "dc1")
+    agent.answers["FederationState.Get"] = f.FederationStateResponse(**META)
+    assert get(api, "/v1/internal/federation-state/dc9").status == 404
+    agent.answers["FederationState.List"] = f.IndexedFederationStates(**META)
+    assert get(api, "/v1/internal/federation-states").body == b"[]"
+    agent.answers["FederationState.ListMeshGateways"] = c.DatacenterIndexedCheckServiceNodes(
+        datacenter_nodes={"dc2": [web_instance()], "dc1": None}, **META
+    )
+    shown = json.loads(get(api, "/v1/internal/federation-states/mesh-gateways").body)
+    assert list(shown) == ["dc1", "dc2"]
+    assert shown["dc1"] == []
+    assert get(api, "/v1/internal/federation-status").body == b'{"Datacenters":[]}'
+
+
+def test_members_and_self() -> None:
+    api, _ = make()
+    shown = json.loads(get(api, "/v1/agent/members?wan=1").body)[0]
+    assert list(shown) == [
+        "Name", "Addr", "Port", "Tags", "Status", "ProtocolMin", "ProtocolMax", "ProtocolCur",
+        "DelegateMin", "DelegateMax", "DelegateCur",
+    ]  # fmt: skip
+    assert json.loads(get(api, "/v1/agent/self").body)["Member"]["Name"] == "n1"
+
+
+def test_gzip_and_configured_headers() -> None:
+    api, _ = make(response_headers={"X-Frame-Options": "DENY"}, translate_wan_addrs=True)
+    answer = get(api, "/v1/agent/members", Accept_Encoding="br, gzip;q=0.5")
+    assert json.loads(gzip.decompress(answer.body))[0]["Name"] == "n1"
+    assert b"Content-Encoding: gzip\r\n" in answer.head
+    assert b"X-Frame-Options: DENY\r\nX-Consul-Translate-Addresses: true\r\n" in answer.head
+    plain = get(api, "/v1/agent/members", Accept_Encoding="gzip;q=0")
+    assert b"Content-Encoding" not in plain.head
+
+
+def test_filters_are_refused_not_ignored() -> None:
+    api, _ = make()
+    for target in ("/v1/catalog/nodes?filter=a", "/v1/agent/services?filter=a"):
+        assert get(api, target).status == 400
+
+
+def test_metrics_count_requests() -> None:
+    api, _ = make(prometheus_retention_s=60.0)
+    get(api, "/v1/kv/a")
+    names = [one["Name"] for one in json.loads(get(api, "/v1/agent/metrics").body)["Samples"]]
+    assert "consul.http.GET.v1.kv._" in names
+    assert (
+        b"consul_http_GET_v1_kv___count 1" in get(api, "/v1/agent/metrics?format=prometheus").body
+    )
+
+
+def test_write_access_and_blocked_endpoints() -> None:
+    from ipaddress import ip_network
+
+    api, _ = make(allow_write_from=(ip_network("10.0.0.0/8"),), block_endpoints=("/v1/agent",))
+    refused = put(api, "/v1/kv/a", b"x")
+    assert (refused.status, refused.body) == (403, b"Access is restricted")
+    assert get(api, "/v1/agent/self").body == b"Endpoint is blocked by agent configuration"
+    assert get(api, "/v1/kv/?keys").status == 200
+
+
+def test_keys_that_are_not_utf8_do_not_break_json() -> None:
+    api, _ = make(unprintable_paths_allowed=True)
+    assert put(api, "/v1/kv/%ff", b"x").status == 200
+    answer = get(api, "/v1/kv/%ff")
+    assert answer.status == 200
+    assert json.loads(answer.body)[0]["Key"] == "\ufffd"
