@@ -43,7 +43,7 @@ class Merged:
         for single, plural in (("check", "checks"), ("service", "services")):
             # Single definitions join the list, or a later one would clobber an earlier one
             if single in tree:
-                tree[plural] = [*tree.get(plural, ()), tree.pop(single)]
+                tree[plural] = [*tree.get(plural, ()), *tree.pop(single)]
         self._merge(self._tree, tree, ROOT, source.name, "")
 
     def _merge(self, into: Tree, tree: Tree, schema: Any, source: str, path: str) -> None:

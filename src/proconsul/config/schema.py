@@ -232,9 +232,10 @@ ROOT: dict[str, Spec] = {
         " serf_wan_allowed_cidrs start_join start_join_wan",
     ),
     **_keys(Kind.STR_MAP, "node_meta tagged_addresses"),
-    "check": CHECK,
+    # Blocks may repeat, which the reference refuses
+    "check": ListOf(CHECK),
     "checks": ListOf(CHECK),
-    "service": SERVICE,
+    "service": ListOf(SERVICE),
     "services": ListOf(SERVICE),
     "watches": Kind.MAPS,
     "segments": Kind.MAPS,

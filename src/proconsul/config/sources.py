@@ -46,13 +46,34 @@ def parse_text(text: str, format_: str, name: str) -> Source:
 
 
 def _parse_hcl(text: str) -> object:
-    import hcl  # parser tables take time to load; agents with JSON or flags alone do without
+    # Parser tables take time to load; agents with JSON or flags alone do without
+    from hcl.parser import HclParser
 
+    parser = HclParser()
+    # pyhcl merges nested blocks of a repeated block into its first sibling
+    parser.objectlist_flat = _collect
     try:
-        return hcl.loads(text)
+        return parser.parse(text)
     except Exception as error:  # noqa: BLE001
         # pyhcl lets whatever its grammar actions hit escape: ValueError, AttributeError, ...
         raise ValueError(str(error) or type(error).__name__) from None
+
+
+def _collect(items: Iterable[tuple[object, object]], _replace: bool) -> dict[str, object]:
+    """One object of HCL: repeated blocks become a list, a repeated scalar is overridden."""
+    out: dict[str, object] = {}
+    for key, value in items:
+        if not isinstance(key, str):
+            raise ValueError(f"invalid key {key!r}")
+        if key in out and isinstance(value, dict | list):
+            out[key] = [*_listed(out[key]), *_listed(value)]
+        else:
+            out[key] = value
+    return out
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
 
 
 def read_paths(paths: Iterable[str], format_: str, warnings: list[str]) -> list[Source]:

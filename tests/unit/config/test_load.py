@@ -1,0 +1,246 @@
+"""What the agent makes of files and flags: defaults, merging, conversion, node id, reload."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from proconsul.config.errors import SettingError
+from proconsul.config.goflags import FlagError
+from proconsul.config.load import Loaded, load_config
+from proconsul.config.node_id import resolve_node_id
+from proconsul.config.reload import reloadable
+from proconsul.config.sockaddr import Interface
+
+
+def interface(name: str, address: str) -> Interface:
+    return Interface(name, ipaddress.ip_address(address), True)
+
+
+LOOPBACK = interface("lo", "127.0.0.1")
+ONE = [LOOPBACK, interface("eth0", "10.0.0.5"), interface("eth0", "fe80::1")]
+
+
+def load(*argv: str, table: list[Interface] | None = None) -> Loaded:
+    return load_config(argv, interfaces=lambda: table or ONE, hostname=lambda: "host1")
+
+
+def hcl(text: str, *argv: str) -> Loaded:
+    return load("-data-dir", "/nonexistent/d", "-hcl", text, *argv)
+
+
+def test_defaults_of_a_client() -> None:
+    config, warnings = hcl("")
+    assert warnings == []
+    assert not config.server
+    assert config.leave_on_terminate
+    assert not config.skip_leave_on_interrupt
+    assert config.node_name == "host1"
+    assert config.datacenter == config.primary_datacenter == "dc1"
+    assert config.addresses.advertise == "10.0.0.5"
+    assert config.addresses.rpc_bind == ("0.0.0.0", 8300)
+    assert config.addresses.http == (("127.0.0.1", 8500),)
+    assert config.addresses.grpc == ()
+    assert config.raft.election_timeout_s == 5.0
+    assert config.gossip_wan.probe_interval_s == 5.0
+
+
+def test_dev_mode() -> None:
+    config = load("-dev").config
+    assert config.server
+    assert config.connect.enabled
+    assert config.ports.grpc == 8502
+    assert config.raft.heartbeat_timeout_s == pytest.approx(0.035)
+    assert config.addresses.bind == "127.0.0.1"
+    assert config.log.level == "DEBUG"
+
+
+def test_later_files_and_flags_win_and_lists_append(tmp_path: Path) -> None:
+    (tmp_path / "b.json").write_text(
+        '{"datacenter": "B", "retry_join": ["b"], "ports": {"dns": 2}}'
+    )
+    (tmp_path / "a.hcl").write_text(
+        'datacenter = "a"\nretry_join = ["a"]\nnode_meta { x = "1" }\nports { http = 1 }'
+    )
+    (tmp_path / "c.txt").write_text("not read")
+    loaded = load(
+        "-config-dir", str(tmp_path), "-data-dir", "/nonexistent/d", "-retry-join", "flag",
+        "-node-meta", "y:2", "--http-port=3",
+    )  # fmt: skip
+    config = loaded.config
+    assert config.datacenter == "b"
+    assert config.join_lan.retry_join == ("flag", "a", "b")
+    assert config.node_meta == {"x": "1", "y": "2"}
+    assert (config.ports.http, config.ports.dns) == (3, 2)
+    assert loaded.warnings == [
+        f"skipping file {tmp_path / 'c.txt'}, extension must be .hcl or .json, or config format"
+        " must be set"
+    ]
+
+
+def test_services_and_checks_take_the_shape_of_the_api() -> None:
+    config = hcl(
+        'service { name = "web" port = 80 check { http = "http://x" interval = "90s" } }'
+        'service { name = "db" tagged_addresses { lan { address = "1.2.3.4" port = 1 } } }'
+        'check { id = "c" name = "c" ttl = "30s" DeregisterCriticalServiceAfter = "1h" }'
+    ).config
+    assert config.service_definitions == (
+        {"Name": "web", "Port": 80, "Check": {"HTTP": "http://x", "Interval": "1m30s"}},
+        {"Name": "db", "TaggedAddresses": {"lan": {"Address": "1.2.3.4", "Port": 1}}},
+    )
+    assert config.check_definitions == (
+        {"ID": "c", "Name": "c", "TTL": "30s", "DeregisterCriticalServiceAfter": "1h0m0s"},
+    )
+
+
+def test_expect_of_one_is_bootstrap() -> None:
+    config, warnings = hcl("server = true bootstrap_expect = 1")
+    assert config.bootstrap
+    assert config.bootstrap_expect == 0
+    assert "BootstrapExpect is set to 1; this is the same as Bootstrap mode." in warnings
+
+
+def test_templates() -> None:
+    config = hcl(
+        'bind_addr = "{{ GetInterfaceIP \\"eth0\\" }}" client_addr = "127.0.0.1 {{GetPrivateIP}}"'
+    ).config
+    assert config.addresses.bind == "10.0.0.5"
+    assert config.addresses.client == ("127.0.0.1", "10.0.0.5")
+
+
+def test_secrets_stay_out_of_repr() -> None:
+    key = base64.b64encode(b"k" * 32).decode()
+    config = hcl(f'encrypt = "{key}" acl {{ tokens {{ master = "s3cret" }} }}').config
+    assert config.encrypt.key == b"k" * 32
+    assert key not in repr(config)
+    assert "s3cret" not in repr(config)
+
+
+REFUSED = [
+    ('foo = "x"', "invalid config key foo", "foo"),
+    ("connect { enabld = true }", "Did you mean 'connect.enabled'?", "connect.enabld"),
+    ('server = "true"', "'server' expected type 'bool', got 'string'", "server"),
+    ('retry_join = "x"', "expected type 'list of strings'", "retry_join"),
+    ('retry_interval = "5"', "missing unit", "retry_interval"),
+    ('datacenter = "a b"', 'datacenter cannot be "a b"', "datacenter"),
+    ("bootstrap = true", "'bootstrap = true' requires 'server = true'", "bootstrap"),
+    ("bootstrap_expect = 3", "'bootstrap_expect > 0' requires 'server", "bootstrap_expect"),
+    ("server = true bootstrap = true bootstrap_expect = 3", "mutually exclusive",
+     "bootstrap_expect"),
+    ("performance { raft_multiplier = 11 }", "Must be between 1 and 10",
+     "performance.raft_multiplier"),
+    ("ports { http = 70000 }", "ports.http: invalid port: 70000", "ports.http"),
+    ("ports { http = 8300 } client_addr = \"10.0.0.5\"", "already configured for HTTP",
+     "ports.server"),
+    ('encrypt = "AAAA"', "key size must be 16, 24 or 32", "encrypt"),
+    ('advertise_addr = "0.0.0.0"', "Advertise address cannot be 0.0.0.0", "advertise_addr"),
+    ('bind_addr = "1.1.1.1 2.2.2.2"', "multiple addresses", "bind_addr"),
+    ('bind_addr = "{{ GetAllInterfaces }}"', "is not supported", "bind_addr"),
+    ("verify_outgoing = true", "VerifyOutgoing set, and no CA", "verify_outgoing"),
+    ("verify_incoming = true", "VerifyIncoming set but no CA", "verify_incoming"),
+    ('acl { enabled = true default_policy = "deny" }', "not supported yet", "acl.default_policy"),
+    ("ui = true", "ui is not supported yet", "ui"),
+    ("auto_encrypt { tls = true }", "auto_encrypt.tls is not supported yet", "auto_encrypt.tls"),
+    ('node_meta { "a b" = "x" }', "Key contains invalid characters", "node_meta"),
+    ('node_id = "x"', "is not a UUID", "node_id"),
+    ('service { name = "x" check { http = "y" } }', "Interval must be > 0", "check"),
+    ('alt_domain = "service.x"', "alt_domain cannot start with", "alt_domain"),
+    ('primary_gateways = ["x"]', "'primary_gateways' requires 'server = true'",
+     "primary_gateways"),
+    ('server = true primary_gateways = ["x"]', "only be configured in a secondary",
+     "primary_gateways"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "message", "key"), REFUSED)
+def test_refused(text: str, message: str, key: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        hcl(text)
+    assert message in str(caught.value)
+    assert caught.value.key == key
+    assert caught.value.source == "flags-0.hcl" or key == "ports.server"
+    assert caught.value.remedy
+
+
+FEDERATION = "connect { enabled = true enable_mesh_gateway_wan_federation = true }"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "requires 'server = true'"),
+        ('server = true node_name = "a/b"', "not contain '/' characters"),
+        ('server = true start_join_wan = ["x"]', "'start_join_wan' is incompatible"),
+        ('server = true retry_join_wan = ["x"]', "'retry_join_wan' is incompatible"),
+        ("server = true ports { serf_wan = -1 }", "requires the WAN gossip port"),
+        ("server = true", "requires 'ca_file' or 'ca_path'"),
+        ('server = true ca_file = "/etc/hostname"', "requires 'cert_file' and 'key_file'"),
+    ],
+)
+def test_federation_refuses(text: str, message: str) -> None:
+    with pytest.raises(SettingError, match=message.replace("/", ".")):
+        hcl(f"{FEDERATION} {text}")
+
+
+def test_federation_needs_connect() -> None:
+    with pytest.raises(SettingError, match="requires 'connect.enabled=true'"):
+        hcl("server = true connect { enable_mesh_gateway_wan_federation = true }")
+
+
+def test_federation_accepted_in_a_secondary(tmp_path: Path) -> None:
+    for name in ("ca", "cert", "key"):
+        (tmp_path / name).write_text("x")
+    text = f"""{FEDERATION} server = true datacenter = "dc2" primary_datacenter = "dc1"
+    ca_file = "{tmp_path}/ca" cert_file = "{tmp_path}/cert" key_file = "{tmp_path}/key" """
+    config, warnings = hcl(text, "-primary-gateway", "gw:8443", "-primary-gateway=gw2:8443")
+    assert config.primary_gateways == ("gw:8443", "gw2:8443")
+    assert config.federates_through_gateways
+    assert warnings == []
+    assert any("primary_gateways is not set" in w for w in hcl(text).warnings)
+
+
+def test_several_private_addresses_are_an_error() -> None:
+    table = [*ONE, interface("eth1", "192.168.1.1")]
+    with pytest.raises(SettingError, match="Multiple private IPv4 addresses found"):
+        load("-data-dir", "/nonexistent/d", table=table)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["-nope"], "flag provided but not defined: -nope"),
+        (["-node"], "flag needs an argument: -node"),
+        (["-server=maybe"], 'invalid boolean value "maybe" for -server: parse error'),
+        (["-http-port", "x"], 'invalid value "x" for flag -http-port: parse error'),
+        (["-dev", "extra"], r"Unexpected extra arguments: \[extra\]"),
+    ],
+)
+def test_flags_refused(argv: list[str], message: str) -> None:
+    with pytest.raises(FlagError, match=message):
+        load(*argv)
+
+
+def test_broken_file_is_named(tmp_path: Path) -> None:
+    for name, text in (("x.hcl", "a = ["), ("x.json", "{")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(SettingError, match=name):
+            load("-config-file", str(tmp_path / name))
+
+
+def test_node_id_is_made_once(tmp_path: Path) -> None:
+    config = load("-data-dir", str(tmp_path)).config
+    first = resolve_node_id(config)
+    assert resolve_node_id(config) == first
+    (tmp_path / "node-id").write_text("rubbish")
+    with pytest.raises(SettingError, match="holds no UUID"):
+        resolve_node_id(config)
+
+
+def test_reload_sorts_the_changes() -> None:
+    old = replace(hcl("").config, node_id="resolved")
+    new = hcl('log_level = "WARN" domain = "x" limits { rpc_rate = 5 }').config
+    assert reloadable(old, new) == (["limits.rpc_rate", "log.level"], ["dns.domain"])

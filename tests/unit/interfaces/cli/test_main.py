@@ -1,0 +1,162 @@
+"""Commands against a tiny HTTP server: requests, output, status, and what gets imported."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from proconsul.interfaces.cli.command import columnize
+from proconsul.interfaces.cli.main import COMMANDS, GROUPS, main
+
+
+class Agent:
+    """Answers by path, remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, object]] = {}
+        self.requests: list[tuple[str, str, bytes, str]] = []
+        agent = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                token = self.headers.get("X-Consul-Token", "")
+                agent.requests.append((self.command, self.path, body, token))
+                status, value = agent.answers.get(self.path.partition("?")[0], (200, True))
+                data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_PUT = do_DELETE = answer
+
+            def log_message(self, *args: object) -> None:
+                """Quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
+    one = Agent()
+    one.thread.start()
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", f"127.0.0.1:{one.server.server_port}")
+    for name in ("CONSUL_HTTP_TOKEN", "CONSUL_HTTP_SSL", "PROCONSUL_HTTP_ADDR", "PROCONSUL"):
+        monkeypatch.delenv(name, raising=False)
+    yield one
+    one.server.shutdown()
+    one.server.server_close()
+    one.thread.join()
+
+
+Output = pytest.CaptureFixture[str]
+
+
+def test_members(agent: Agent, capsys: Output) -> None:
+    tags = {"role": "consul", "dc": "dc1", "build": "1.8.7:abc", "vsn": "2", "segment": ""}
+    member = {"Name": "s1", "Addr": "10.0.0.1", "Port": 8301, "Status": 1, "Tags": tags}
+    agent.answers["/v1/agent/members"] = (200, [member])
+    assert main(["members", "-wan", "-token=t"]) == 0
+    assert capsys.readouterr().out == (
+        "Node  Address        Status  Type    Build  Protocol  DC   Segment\n"
+        "s1    10.0.0.1:8301  alive   server  1.8.7  2         dc1  <all>\n"
+    )
+    assert agent.requests == [("GET", "/v1/agent/members?segment=_all&wan=1", b"", "t")]
+    assert main(["members", "-status", "^failed$"]) == 2
+
+
+def test_refusal_of_the_agent(agent: Agent, capsys: Output) -> None:
+    agent.answers["/v1/agent/leave"] = (403, "Permission denied")
+    assert main(["leave"]) == 1
+    assert capsys.readouterr().err == (
+        "Error leaving: Unexpected response code: 403 (Permission denied)\n"
+    )
+
+
+def test_kv_put_from_a_file(agent: Agent, tmp_path: Path) -> None:
+    (tmp_path / "v").write_bytes(b"\xff\x00")
+    assert main(["kv", "put", "-flags", "7", "a b", f"@{tmp_path / 'v'}"]) == 0
+    assert agent.requests == [("PUT", "/v1/kv/a%20b?flags=7", b"\xff\x00", "")]
+
+
+def test_cas_that_fails(agent: Agent, capsys: Output) -> None:
+    agent.answers["/v1/kv/k"] = (200, False)
+    assert main(["kv", "delete", "-cas", "-modify-index=3", "k"]) == 1
+    assert "Did not delete key k: CAS failed" in capsys.readouterr().err
+
+
+def test_nobody_listens(capsys: Output) -> None:
+    assert main(["kv", "get", "-http-addr=127.0.0.1:1", "x"]) == 1
+    assert "dial tcp 127.0.0.1:1: connect: connection refused" in capsys.readouterr().err
+
+
+def test_help_everywhere(capsys: Output) -> None:
+    for name, (target, _) in COMMANDS.items():
+        if target.endswith(":run"):
+            continue
+        assert main([*name.split(), "-h"]) == 0, name
+        assert capsys.readouterr().out.startswith(f"Usage: proconsul {name}")
+    for name in GROUPS:
+        assert main([*name.split(), "--help"]) == 0
+        assert main(name.split()) == 1
+
+
+def test_unknown_command(capsys: Output) -> None:
+    assert main(["nope"]) == 127
+    assert main([]) == 127
+    assert "Available commands are:" in capsys.readouterr().err
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("Consul v1.8.7\n")
+
+
+def test_tls_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["tls", "ca", "create"]) == 0
+    assert main(["tls", "cert", "create", "-server", "-dc", "dc2", "-node", "n"]) == 0
+    assert main(["tls", "cert", "create", "-server", "-dc", "dc2"]) == 0
+    assert main(["tls", "cert", "create", "-client", "-node", "n"]) == 1
+    assert "-node requires -server" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "consul-agent-ca-key.pem", "consul-agent-ca.pem", "dc2-server-consul-0-key.pem",
+        "dc2-server-consul-0.pem", "dc2-server-consul-1-key.pem", "dc2-server-consul-1.pem",
+    ]  # fmt: skip
+    for path in tmp_path.glob("*-key.pem"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert main(["tls", "ca", "create"]) == 1
+
+
+def test_validate(tmp_path: Path, capsys: Output) -> None:
+    file = tmp_path / "a.hcl"
+    file.write_text('data_dir = "/nonexistent/d" bind_addr = "127.0.0.1"')
+    assert main(["validate", str(file)]) == 0
+    assert capsys.readouterr().out == "Configuration is valid!\n"
+    file.write_text("nope = 1")
+    assert main(["validate", str(file)]) == 1
+    assert "invalid config key nope" in capsys.readouterr().err
+
+
+def test_columnize() -> None:
+    assert columnize([["a", "b"], ["long", ""]]) == "a     b\nlong  "
+
+
+def test_members_imports_little() -> None:
+    script = (
+        "import sys; from proconsul.interfaces.cli.main import main;"
+        " main(['members', '-http-addr=127.0.0.1:1']); print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    loaded = set(done.stdout.split())
+    heavy = {"msgspec", "cryptography", "uvloop", "asyncio", "grpc", "hcl", "lmdb", "httptools"}
+    assert not heavy & loaded
+    assert "proconsul.config.load" not in loaded
