@@ -1,0 +1,157 @@
+"""A snapshot and HTTP answers captured from one Consul 1.8.7 at one moment.
+
+The snapshot (without the CA's private key record) is restored here, and our answers must be byte
+for byte those that Consul gave, with the same X-Consul-Index.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from proconsul.domain import json_views as views
+from proconsul.domain.base import decode, encode
+from proconsul.domain.catalog import RegisterRequest
+from proconsul.domain.connect import CAConfiguration, CARoot
+from proconsul.domain.coordinate import NodeCoordinate
+from proconsul.domain.federation import FederationStateRequest
+from proconsul.domain.kv import DirEntry
+from proconsul.domain.messages import MessageType
+from proconsul.domain.operator import AutopilotConfig
+from proconsul.domain.session import Session
+from proconsul.state.fsm import Fsm
+from proconsul.state.store import Store
+
+_DIRECTORY = Path(__file__).parent / "consul"
+SNAPSHOT = (_DIRECTORY / "state.bin").read_bytes()
+HTTP = [json.loads(line) for line in (_DIRECTORY / "http.jsonl").read_text().splitlines()]
+
+_TYPES: dict[int, Any] = {
+    MessageType.REGISTER: RegisterRequest,
+    MessageType.KVS: DirEntry,
+    MessageType.TOMBSTONE: DirEntry,
+    MessageType.SESSION: Session,
+    MessageType.COORDINATE_BATCH_UPDATE: list[NodeCoordinate],
+    MessageType.AUTOPILOT: AutopilotConfig,
+    MessageType.CONNECT_CA: CARoot,
+    MessageType.CONNECT_CA_CONFIG: CAConfiguration,
+    MessageType.FEDERATION_STATE: FederationStateRequest,
+}
+
+
+def _records(data: bytes) -> list[tuple[int, Any, bytes]]:
+    unpacker = msgpack.Unpacker(raw=True, strict_map_key=False)
+    unpacker.feed(data)
+    unpacker.unpack()
+    found = []
+    while unpacker.tell() < len(data):
+        type_ = unpacker.read_bytes(1)[0]
+        start = unpacker.tell()
+        found.append((type_, unpacker.unpack(), data[start : unpacker.tell()]))
+    return found
+
+
+@pytest.fixture
+def store() -> Store:
+    fsm = Fsm()
+    fsm.restore(SNAPSHOT[at : at + 777] for at in range(0, len(SNAPSHOT), 777))
+    return fsm.store
+
+
+def test_every_record_is_decoded_and_encoded_without_loss() -> None:
+    seen = set()
+    for type_, value, body in _records(SNAPSHOT):
+        if type_ in _TYPES:
+            seen.add(type_)
+            again = encode(decode(body, _TYPES[type_]))
+            assert msgpack.unpackb(again, raw=True, strict_map_key=False) == value
+    assert seen == set(_TYPES)
+
+
+def _plain(value: Any) -> Any:
+    """Maps in a fixed order, so that representations can be compared."""
+    if isinstance(value, dict):
+        return sorted((key, _plain(item)) for key, item in value.items())
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _canonical(data: bytes) -> list[str]:
+    found = []
+    for type_, value, _ in _records(data):
+        if type_ == MessageType.CONFIG_ENTRY:  # a raw with two values inside
+            unpacker = msgpack.Unpacker(raw=True, strict_map_key=False)
+            unpacker.feed(value)
+            kind, request = unpacker.unpack(), unpacker.unpack()
+            if isinstance(request[b"Entry"], bytes):
+                request[b"Entry"] = msgpack.unpackb(request[b"Entry"], raw=True)
+            value = [kind, request]
+        found.append(repr((type_, _plain(value))))
+    return sorted(found)
+
+
+def test_our_snapshot_has_the_same_records() -> None:
+    fsm = Fsm()
+    fsm.restore([SNAPSHOT])
+    assert _canonical(b"".join(fsm.snapshot())) == _canonical(SNAPSHOT)
+
+
+def _answer(store: Store, path: str) -> tuple[int, object]:
+    """What the endpoint behind `path` would say: index and JSON-ready value."""
+    catalog = store.catalog
+    name = path.rsplit("/", 1)[1]
+    simple: dict[str, Any] = {
+        "catalog/nodes": lambda: (catalog.nodes(), views.node_view),
+        "catalog/service": lambda: (catalog.service_nodes(name), views.service_node_view),
+        "health/node": lambda: (catalog.node_checks(name), views.check_view),
+        "health/checks": lambda: (catalog.service_checks(name), views.check_view),
+        "health/state": lambda: (catalog.checks_in_state(name), views.check_view),
+        "health/service": lambda: (
+            catalog.check_service_nodes(name),
+            views.check_service_node_view,
+        ),
+        "internal/federation-states": lambda: (
+            store.federation.all(),
+            views.federation_state_view,
+        ),
+        "internal/ui": lambda: (catalog.node_dump(), views.node_info_view),
+        "kv/?recurse": lambda: (store.kv.entries(""), views.dir_entry_view),
+        "coordinate/nodes": lambda: (store.coordinates.all(), views.node_coordinate_view),
+        "coordinate/node": lambda: (
+            store.coordinates.of_node(name),
+            views.node_coordinate_view,
+        ),
+    }
+    if path == "internal/federation-states/mesh-gateways":
+        index, states, _ = store.federation.all()
+        return index, views.datacenter_gateways_view(
+            {state.datacenter: state.mesh_gateways for state in states}
+        )
+    if path == "catalog/services":
+        index, services, _ = catalog.services()
+        return index, services
+    if path == "kv/?keys":
+        index, keys, _ = store.kv.keys("")
+        return index, keys
+    if path == "kv/locked":
+        index, row, _ = store.kv.get("locked")
+        return index, [views.dir_entry_view(row)] if row else []
+    group = "/".join(path.split("/")[:2])
+    if group in {"catalog/node", "catalog/node-services"}:
+        index, node, _ = catalog.node_services(name)
+        view = (
+            views.node_services_view if group == "catalog/node" else views.node_service_list_view
+        )
+        return index, view(node)
+    (index, rows, _), view = simple[group]()
+    return index, [view(row) for row in rows]
+
+
+@pytest.mark.parametrize("sample", HTTP, ids=lambda sample: str(sample["path"]))
+def test_json_is_byte_for_byte_that_of_consul(store: Store, sample: dict[str, Any]) -> None:
+    index, value = _answer(store, sample["path"])
+    assert views.to_json(value).decode() == sample["body"]
+    assert sample["index"] in {None, index}
