@@ -187,7 +187,7 @@ def test_federation_refuses(text: str, message: str) -> None:
 
 
 def test_federation_needs_connect() -> None:
-    with pytest.raises(SettingError, match="requires 'connect.enabled=true'"):
+    with pytest.raises(SettingError, match=r"requires 'connect.enabled=true'"):
         hcl("server = true connect { enable_mesh_gateway_wan_federation = true }")
 
 
