@@ -273,13 +273,13 @@ def test_heals_with_two_dead_gateways_of_three(tmp_path: Path) -> None:
                 alive = w.remote().gateways[0]
                 w.source.set(w.dc1(datacenters=(w.remote(alive, dead, silent),)))
                 worst = 0.0
-                for number in range(12):
+                for number in range(6):
                     started = time.perf_counter()
                     client = await w.dial("server.dc2.consul")
                     assert await client.ask(str(number)) == f"alpha:{number}"
                     await client.close()
                     worst = max(worst, time.perf_counter() - started)
-                print(f"slowest of 12 connections: {worst:.2f} s")
+                print(f"slowest of 6 connections: {worst:.2f} s")
                 assert worst < 8
 
     uvloop.run(scenario())

@@ -71,6 +71,8 @@ class _Type:
     absent: set[str] = field(default_factory=set)
     """Subscribed by name and known by Envoy not to exist."""
     in_flight: Response | None = None
+    answered: bool = False
+    """Whether Envoy knows what there is: its start waits (15 s) for an answer, though it be empty."""
     refused: bool = False
     """Whether the last answered response was refused."""
 
@@ -115,6 +117,7 @@ class Subscriptions:
             if len(request.initial_versions) > NAMES_MAX:
                 raise WireError(f"more than {NAMES_MAX} initial resource versions")
             state.sent.update(request.initial_versions)
+            state.answered = bool(request.initial_versions)
             # No names at all in the first request mean all of them, for these two types alone.
             state.wildcard = not request.subscribe and request.type_url in {CLUSTER, LISTENER}
         self._subscribe(state, request, first)
@@ -185,8 +188,9 @@ class Subscriptions:
         target = self._target.of_type(type_url)
         owed = state.owed(target)
         gone = state.gone(target) if removals else []
-        if not owed and not gone:
+        if not owed and not gone and (state.answered or not state.wildcard):
             return None
+        state.answered = True
         if type_url == CLUSTER:
             self._expect_endpoints_again(owed, state)
         state.sent.update((resource.name, resource.version) for resource in owed)

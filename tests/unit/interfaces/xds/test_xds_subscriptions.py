@@ -70,6 +70,16 @@ def test_start_sends_each_kind_as_it_is_asked_for() -> None:
     assert names(second) == [("ClusterLoadAssignment", ["a"], [])]
 
 
+def test_an_empty_start_is_answered_once() -> None:
+    subscriptions = Subscriptions()
+    subscriptions.update(target({}, "1"))
+    subscriptions.handle(Request(CLUSTER))
+    (empty,) = subscriptions.poll(0)
+    assert names([empty]) == [("Cluster", [], [])]
+    ack(subscriptions, empty)
+    assert subscriptions.poll(0) == []
+
+
 def test_only_differences_are_sent_and_changes_while_in_flight_are_one() -> None:
     subscriptions = connected({"a": "1", "b": "1"})
     new = target({"a": "1", "b": "1"}, "1")
