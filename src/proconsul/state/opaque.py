@@ -116,6 +116,8 @@ def _set(tx: Transaction, kind: _Kind, row: Row, *, cas: bool) -> None:
         found = existing[b"ModifyIndex"] if existing else 0
         if msgpack.as_uint(row.get(b"ModifyIndex")) != found:
             return
+    if kind is INTENTIONS and row.get(b"Meta") is None:
+        row = {**row, b"Meta": {}}  # as Consul normalizes it
     created = existing[b"CreateIndex"] if existing else tx.index
     tx.put(table, key, {**row, b"CreateIndex": created, b"ModifyIndex": tx.index})
     tx.bump(kind.table)
