@@ -15,8 +15,10 @@ import msgspec
 
 from proconsul.domain.catalog import (
     ConnectProxyConfig,
+    DeregisterRequest,
     ExposeConfig,
     ExposePath,
+    HealthCheckDefinition,
     MeshGatewayConfig,
     NodeService,
     ServiceConnect,
@@ -38,6 +40,11 @@ _ALIASES: dict[type, dict[str, str]] = {
     CheckDefinition: {"args": "script_args"},
 }
 _IGNORED: dict[type, frozenset[str]] = {CheckType: frozenset({"serviceid", "service_id", "id"})}
+_OWN_DECODER = frozenset(
+    {CheckDefinition, CheckType, ConnectProxyConfig, DeregisterRequest, ExposePath,
+     HealthCheckDefinition, ServiceConnect, Upstream}
+)  # fmt: skip
+"""Types that Consul decodes through an anonymous struct: Go's messages then name no struct."""
 _INT_BITS = 63
 
 
@@ -77,6 +84,9 @@ def decode_struct(value: Any, type_: type[T], where: str = "") -> T:
     if not isinstance(value, dict):
         raise _mismatch(value, where, f"structs.{type_.__name__}")
     fields = _fields(cast(Any, type_))
+    anonymous = cast(Any, type_) in _OWN_DECODER
+    prefix = "." if anonymous else f"{type_.__name__}."
+    path = "" if anonymous or not where else where.partition(".")[2] + "."
     ignored = _IGNORED.get(type_, frozenset())
     kwargs: dict[str, Any] = {}
     for key, item in value.items():
@@ -87,7 +97,7 @@ def decode_struct(value: Any, type_: type[T], where: str = "") -> T:
             raise GoDecodeError(f'json: unknown field "{key}"')
         name, annotation, shown = found
         if item is not None:
-            kwargs[name] = _convert(item, annotation, shown, name)
+            kwargs[name] = _convert(item, annotation, prefix + path + shown, name)
     return type_(**kwargs)
 
 
@@ -142,13 +152,13 @@ def _scalar(value: Any, annotation: Any, shown: str) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             if value.bit_length() > _INT_BITS:
                 raise GoDecodeError(
-                    f"json: cannot unmarshal number {value} into Go struct field .{shown} "
+                    f"json: cannot unmarshal number {value} into Go struct field {shown} "
                     "of type int"
                 )
             return value
         if isinstance(value, float):
             raise GoDecodeError(
-                f"json: cannot unmarshal number {value} into Go struct field .{shown} of type int"
+                f"json: cannot unmarshal number {value} into Go struct field {shown} of type int"
             )
     elif annotation is float:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -194,7 +204,7 @@ def _go_type(annotation: Any) -> str:
 def _mismatch(value: Any, shown: str, wanted: str) -> GoDecodeError:
     kinds = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}
     kind = kinds.get(type(value), "object")
-    where = f"Go struct field .{shown}" if shown else "Go value"
+    where = f"Go struct field {shown}" if shown else "Go value"
     return GoDecodeError(f"json: cannot unmarshal {kind} into {where} of type {wanted}")
 
 
@@ -214,7 +224,7 @@ def decode_service_definition(value: Any) -> ServiceDefinition:
         if item is None:
             continue
         name, annotation = found
-        converted = _convert(item, annotation, key[:1].upper() + key[1:], name)
+        converted = _convert(item, annotation, f".{key[:1].upper()}{key[1:]}", name)
         if name == "check":
             # An empty check, which configuration tools like to write, is none.
             checks[:0] = [converted] if converted != CheckType() else []

@@ -182,8 +182,8 @@ class HttpApi:
     def _outside(self, path: str, query: bytes, request: Request) -> Response:
         """Paths of no endpoint: the index, redirects as Go's ServeMux gives them, 404."""
         cleaned = clean_path(path)
-        if cleaned == path and path + "/" in self._below:
-            cleaned = path + "/"
+        if cleaned not in self._exact and cleaned + "/" in self._below:
+            cleaned += "/"
         if cleaned != path:
             return _redirect(cleaned, query, request)
         if path == "/":

@@ -32,9 +32,8 @@ def state(api: HttpApi, ask: Ask) -> Answer:
     request = FederationStateQuery(datacenter=ask.rest, **options)
 
     def render(out: FederationStateResponse) -> Response:
-        head = api.meta(out)
         if out.state is None:
-            return Response(404, b"", head)
+            return Response(404)
         view = {
             "State": views.federation_state(out.state),
             "Index": out.index,
@@ -42,7 +41,7 @@ def state(api: HttpApi, ask: Ask) -> Answer:
             "KnownLeader": out.known_leader,
             "ConsistencyLevel": out.consistency_level,
         }
-        return api.json(ask, view, head)
+        return api.json(ask, view, api.meta(out))
 
     return api.query("FederationState.Get", request, render, level=False)
 

@@ -58,12 +58,8 @@ def service(api: HttpApi, ask: Ask) -> Answer:
         raw = ask.first("passing")
         wanted = parse_bool(raw) if raw else True
         if wanted is None:
-            # Consul notices only once it has the answer: the headers of the query are there.
-            return api.query(
-                "Health.ServiceNodes",
-                request,
-                lambda out: _invalid_passing(api.meta(out, request)),
-            )
+            # Consul notices only once it has the answer, so that the query's errors come first.
+            return api.query("Health.ServiceNodes", request, _invalid_passing)
         only_passing = wanted
 
     def render(out: IndexedCheckServiceNodes) -> Response:
@@ -75,10 +71,8 @@ def service(api: HttpApi, ask: Ask) -> Answer:
     return api.query("Health.ServiceNodes", request, render)
 
 
-def _invalid_passing(head: bytes) -> Response:
-    from proconsul.interfaces.http.answers import text_answer
-
-    return text_answer(400, "Invalid value for ?passing", head)
+def _invalid_passing(_: IndexedCheckServiceNodes) -> Response:
+    raise bad_request("Invalid value for ?passing")
 
 
 def _is_passing(one: CheckServiceNode) -> bool:

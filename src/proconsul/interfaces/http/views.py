@@ -31,11 +31,31 @@ _PLAIN_PROXY_VIEW: dict[str, Any] = {"MeshGateway": {}, "Expose": {}}
 _PLAIN_CONNECT = ServiceConnect()
 _PLAIN_DEFINITION = HealthCheckDefinition()
 _EMPTY: dict[str, Any] = {}
+_PLAIN_FLOAT_MAX = 1e21
+"""From here on Go writes an exponent."""
 
 
 def _filled(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """Go's `omitempty`: without empty strings, zeros, false, and empty or nil collections."""
     return {key: value for key, value in pairs if value}
+
+
+def _map(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A map in the order of its keys, as Go writes it."""
+    if not found:
+        return None if found is None else _EMPTY
+    return dict(sorted(found.items())) if len(found) > 1 else dict(found)
+
+
+def _opaque(value: Any) -> Any:
+    """Data that is only carried along, as Go's encoder writes it: maps sorted, 1.0 as 1."""
+    if isinstance(value, dict):
+        return {key: _opaque(item) for key, item in sorted(value.items())}
+    if isinstance(value, list):
+        return [_opaque(item) for item in value]
+    if isinstance(value, float) and value.is_integer() and abs(value) < _PLAIN_FLOAT_MAX:
+        return int(value)
+    return value
 
 
 def node(one: Node | None) -> dict[str, Any] | None:
@@ -47,8 +67,8 @@ def node(one: Node | None) -> dict[str, Any] | None:
         "Node": one.node,
         "Address": one.address,
         "Datacenter": one.datacenter,
-        "TaggedAddresses": one.tagged_addresses,
-        "Meta": one.meta,
+        "TaggedAddresses": _map(one.tagged_addresses),
+        "Meta": _map(one.meta),
         "CreateIndex": one.create_index,
         "ModifyIndex": one.modify_index,
     }
@@ -60,7 +80,9 @@ def nodes(many: Iterable[Node]) -> list[Any]:
 
 def addresses(tagged: Mapping[str, ServiceAddress] | None) -> dict[str, Any]:
     """Tagged addresses of a service."""
-    return {key: {"Address": a.address, "Port": a.port} for key, a in (tagged or {}).items()}
+    return {
+        key: {"Address": a.address, "Port": a.port} for key, a in sorted((tagged or {}).items())
+    }
 
 
 def weights(one: Weights | None) -> dict[str, int] | None:
@@ -77,7 +99,7 @@ def proxy(one: ConnectProxyConfig) -> dict[str, Any]:
             ("DestinationServiceID", one.destination_service_id),
             ("LocalServiceAddress", one.local_service_address),
             ("LocalServicePort", one.local_service_port),
-            ("Config", one.config),
+            ("Config", _opaque(one.config)),
             ("Upstreams", [_upstream(up) for up in one.upstreams or ()]),
         )
     )
@@ -95,7 +117,7 @@ def _upstream(up: Any) -> dict[str, Any]:
         view["LocalBindAddress"] = up.local_bind_address
     return view | {
         "LocalBindPort": up.local_bind_port,
-        "Config": up.config,
+        "Config": _opaque(up.config),
         "MeshGateway": _filled((("Mode", up.mesh_gateway.mode),)),
     }
 
@@ -119,7 +141,7 @@ def _expose(one: ExposeConfig) -> dict[str, Any]:
 def _connect(one: ServiceConnect) -> dict[str, Any]:
     if one == _PLAIN_CONNECT:
         return _EMPTY
-    return _filled((("Native", one.native), ("SidecarService", one.sidecar_service)))
+    return _filled((("Native", one.native), ("SidecarService", _opaque(one.sidecar_service))))
 
 
 def service(one: NodeService) -> dict[str, Any]:
@@ -131,7 +153,7 @@ def service(one: NodeService) -> dict[str, Any]:
     view["Address"] = one.address
     if one.tagged_addresses:
         view["TaggedAddresses"] = addresses(one.tagged_addresses)
-    view["Meta"] = one.meta
+    view["Meta"] = _map(one.meta)
     view["Port"] = one.port
     view["Weights"] = weights(one.weights)
     view["EnableTagOverride"] = one.enable_tag_override
@@ -149,8 +171,8 @@ def service_node(one: ServiceNode) -> dict[str, Any]:
         "Node": one.node,
         "Address": one.address,
         "Datacenter": one.datacenter,
-        "TaggedAddresses": one.tagged_addresses,
-        "NodeMeta": one.node_meta,
+        "TaggedAddresses": _map(one.tagged_addresses),
+        "NodeMeta": _map(one.node_meta),
         "ServiceKind": one.service_kind,
         "ServiceID": one.service_id,
         "ServiceName": one.service_name,
@@ -161,7 +183,7 @@ def service_node(one: ServiceNode) -> dict[str, Any]:
         view["ServiceTaggedAddresses"] = addresses(one.service_tagged_addresses)
     view["ServiceWeights"] = weights(one.service_weights)
     # Consul clones this map, which makes an empty one of nil.
-    view["ServiceMeta"] = one.service_meta or {}
+    view["ServiceMeta"] = _map(one.service_meta) or {}
     view["ServicePort"] = one.service_port
     view["ServiceEnableTagOverride"] = one.service_enable_tag_override
     view["ServiceProxy"] = proxy(one.service_proxy)
@@ -191,7 +213,7 @@ def check_definition(one: HealthCheckDefinition) -> dict[str, Any]:
             ),
             ("HTTP", one.http),
             ("TLSSkipVerify", one.tls_skip_verify),
-            ("Header", one.header),
+            ("Header", _map(one.header)),
             ("Method", one.method),
             ("Body", one.body),
             ("TCP", one.tcp),
@@ -271,7 +293,7 @@ def agent_service(one: NodeService) -> dict[str, Any]:
         "ID": one.id,
         "Service": one.service,
         "Tags": one.tags or [],
-        "Meta": one.meta or {},
+        "Meta": _map(one.meta) or {},
         "Port": one.port,
         "Address": one.address,
     }
