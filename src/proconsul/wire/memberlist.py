@@ -129,7 +129,8 @@ class NodeRow(msgspec.Struct, frozen=True, gc=False):
     versions: bytes
 
 
-# --- encoding: concatenation of constant keys and values, several times faster than a dict
+# --- encoding: concatenation of constant keys and values, several times faster than a dict;
+# fields in the order of their names, as Go's codec writes them
 
 
 def _slice(value: bytes) -> bytes:
@@ -142,57 +143,48 @@ def _text(value: str) -> bytes:
     return raw(value.encode("utf-8", "surrogateescape"))
 
 
-def _source(addr: bytes, port: int, node: str) -> tuple[int, bytes]:
+def _source(m: Ping | IndirectPing) -> tuple[int, bytes]:
     """The three optional source fields: how many are there, and their bytes."""
     parts = []
-    if addr:
-        parts.append(b"\xaaSourceAddr" + raw(addr))
-    if port:
-        parts.append(b"\xaaSourcePort" + uint(port))
-    if node:
-        parts.append(b"\xaaSourceNode" + _text(node))
+    if m.source_addr:
+        parts.append(b"\xaaSourceAddr" + raw(m.source_addr))
+    if m.source_node:
+        parts.append(b"\xaaSourceNode" + _text(m.source_node))
+    if m.source_port:
+        parts.append(b"\xaaSourcePort" + uint(m.source_port))
     return len(parts), b"".join(parts)
 
 
 def encode_ping(m: Ping) -> bytes:
     """`m` with its type byte."""
-    count, source = _source(m.source_addr, m.source_port, m.source_node)
-    return b"".join(
-        (
-            bytes((0, 0x82 + count)),
-            b"\xa5SeqNo",
-            uint(m.seq_no),
-            b"\xa4Node",
-            _text(m.node),
-            source,
-        )
-    )
+    count, source = _source(m)
+    start = bytes((Kind.PING, 0x82 + count))
+    return b"".join((start, b"\xa4Node", _text(m.node), b"\xa5SeqNo", uint(m.seq_no), source))
 
 
 def encode_indirect_ping(m: IndirectPing) -> bytes:
     """`m` with its type byte."""
-    count, source = _source(m.source_addr, m.source_port, m.source_node)
+    count, source = _source(m)
     return b"".join(
         (
-            bytes((1, 0x85 + count)),
-            b"\xa5SeqNo",
-            uint(m.seq_no),
-            b"\xa6Target",
-            _slice(m.target),
-            b"\xa4Port",
-            uint(m.port),
+            bytes((Kind.INDIRECT_PING, 0x85 + count)),
+            b"\xa4Nack\xc3" if m.nack else b"\xa4Nack\xc2",
             b"\xa4Node",
             _text(m.node),
-            b"\xa4Nack",
-            b"\xc3" if m.nack else b"\xc2",
+            b"\xa4Port",
+            uint(m.port),
+            b"\xa5SeqNo",
+            uint(m.seq_no),
             source,
+            b"\xa6Target",
+            _slice(m.target),
         )
     )
 
 
 def encode_ack(m: Ack) -> bytes:
     """`m` with its type byte."""
-    return b"\x02\x82\xa5SeqNo" + uint(m.seq_no) + b"\xa7Payload" + _slice(m.payload)
+    return b"\x02\x82\xa7Payload" + _slice(m.payload) + b"\xa5SeqNo" + uint(m.seq_no)
 
 
 def encode_nack(m: Nack) -> bytes:
@@ -200,44 +192,43 @@ def encode_nack(m: Nack) -> bytes:
     return b"\x0b\x81\xa5SeqNo" + uint(m.seq_no)
 
 
-def _accusation(kind: bytes, m: Suspect | Dead) -> bytes:
-    return b"".join(
-        (
-            kind,
-            b"\x83\xabIncarnation",
-            uint(m.incarnation),
-            b"\xa4Node",
-            _text(m.node),
-            b"\xa4From",
-            _text(m.source),
-        )
-    )
-
-
 def encode_suspect(m: Suspect) -> bytes:
     """`m` with its type byte."""
-    return _accusation(b"\x03", m)
+    return _accusation(b"\x03\x83\xa4From", m)
 
 
 def encode_dead(m: Dead) -> bytes:
     """`m` with its type byte."""
-    return _accusation(b"\x05", m)
+    return _accusation(b"\x05\x83\xa4From", m)
+
+
+def _accusation(start: bytes, m: Suspect | Dead) -> bytes:
+    return b"".join(
+        (
+            start,
+            _text(m.source),
+            b"\xabIncarnation",
+            uint(m.incarnation),
+            b"\xa4Node",
+            _text(m.node),
+        )
+    )
 
 
 def encode_alive(m: Alive) -> bytes:
     """`m` with its type byte."""
     return b"".join(
         (
-            b"\x04\x86\xabIncarnation",
-            uint(m.incarnation),
-            b"\xa4Node",
-            _text(m.node),
-            b"\xa4Addr",
+            b"\x04\x86\xa4Addr",
             _slice(m.addr),
-            b"\xa4Port",
-            uint(m.port),
+            b"\xabIncarnation",
+            uint(m.incarnation),
             b"\xa4Meta",
             _slice(m.meta),
+            b"\xa4Node",
+            _text(m.node),
+            b"\xa4Port",
+            uint(m.port),
             b"\xa3Vsn",
             _slice(m.versions),
         )
@@ -248,16 +239,16 @@ def encode_row(m: NodeRow) -> bytes:
     """One node of a push/pull (no type byte)."""
     return b"".join(
         (
-            b"\x87\xa4Name",
-            _text(m.name),
-            b"\xa4Addr",
+            b"\x87\xa4Addr",
             _slice(m.addr),
-            b"\xa4Port",
-            uint(m.port),
-            b"\xa4Meta",
-            _slice(m.meta),
             b"\xabIncarnation",
             uint(m.incarnation),
+            b"\xa4Meta",
+            _slice(m.meta),
+            b"\xa4Name",
+            _text(m.name),
+            b"\xa4Port",
+            uint(m.port),
             b"\xa5State",
             uint(m.state),
             b"\xa3Vsn",

@@ -60,7 +60,7 @@ StreamMessage = PushPull | UserMessage | ErrorReply | Ping | Ack
 
 def encode_push_pull(join: bool, rows: Sequence[NodeRow], user_state: bytes) -> bytes:
     """A push/pull with its type byte, unwrapped."""
-    header = pack({"Nodes": len(rows), "UserStateLen": len(user_state), "Join": join})
+    header = pack({"Join": join, "Nodes": len(rows), "UserStateLen": len(user_state)})
     return b"".join((b"\x06", header, *map(encode_row, rows), user_state))
 
 

@@ -125,8 +125,12 @@ class BroadcastQueue:
             entry[2].transmits = level
         if level == len(self._tiers):
             self._tiers.append(entries)
+            return
+        tier = self._tiers[level]
+        if len(tier) > 8 * len(entries):
+            for entry in entries:
+                insort(tier, entry)
         else:
-            tier = self._tiers[level]
             tier += entries
             tier.sort()
 
