@@ -1,7 +1,8 @@
 """Serf's gossip messages: values and their encoders, as in serf 0.9.4 `messages.go` (versions 2-5).
 
 A message is one type byte and one msgpack map with Go's field names. `wire.serf_decode` is the way
-back. Go's codec writes strings and byte slices alike as the old raw type, and a nil slice as nil.
+back. Go's codec writes strings and byte slices alike as the old raw type, a nil slice as nil, and
+the fields in alphabetical order; so do the encoders, which makes golden bytes comparable.
 """
 
 from __future__ import annotations
@@ -192,10 +193,10 @@ def encode_user_event(message: UserEventMessage) -> bytes:
     return _message(
         MessageType.USER_EVENT,
         {
+            "CC": message.coalesce,
             "LTime": message.ltime,
             "Name": message.name,
             "Payload": message.payload,
-            "CC": message.coalesce,
         },
     )
 
@@ -204,20 +205,20 @@ def encode_push_pull(message: PushPull) -> bytes:
     """The type byte and the message."""
     events = [
         {
-            "LTime": at.ltime,
             "Events": [{"Name": name, "Payload": payload} for name, payload in at.events],
+            "LTime": at.ltime,
         }
         for at in message.events
     ]
     return _message(
         MessageType.PUSH_PULL,
         {
-            "LTime": message.ltime,
-            "StatusLTimes": message.status_ltimes,
-            "LeftMembers": message.left_members,
             "EventLTime": message.event_ltime,
             "Events": events,
+            "LTime": message.ltime,
+            "LeftMembers": message.left_members,
             "QueryLTime": message.query_ltime,
+            "StatusLTimes": message.status_ltimes,
         },
     )
 
@@ -227,17 +228,17 @@ def encode_query(message: Query) -> bytes:
     return _message(
         MessageType.QUERY,
         {
-            "LTime": message.ltime,
-            "ID": message.id,
             "Addr": _ip_bytes(message.address[0]),
-            "Port": message.address[1],
-            "SourceNode": message.source,
             "Filters": list(message.filters) or None,
             "Flags": message.flags,
-            "RelayFactor": message.relay_factor,
-            "Timeout": message.timeout_ns,
+            "ID": message.id,
+            "LTime": message.ltime,
             "Name": message.name,
-            "Payload": message.payload,
+            "Payload": message.payload or None,
+            "Port": message.address[1],
+            "RelayFactor": message.relay_factor,
+            "SourceNode": message.source,
+            "Timeout": message.timeout_ns,
         },
     )
 
@@ -247,11 +248,11 @@ def encode_query_response(message: QueryResponse) -> bytes:
     return _message(
         MessageType.QUERY_RESPONSE,
         {
-            "LTime": message.ltime,
-            "ID": message.id,
-            "From": message.sender,
             "Flags": message.flags,
-            "Payload": message.payload,
+            "From": message.sender,
+            "ID": message.id,
+            "LTime": message.ltime,
+            "Payload": message.payload or None,
         },
     )
 
@@ -272,7 +273,7 @@ def encode_filter(condition: NodeFilter | TagFilter) -> bytes:
         case NodeFilter(names):
             return b"\x00" + pack(list(names))
         case TagFilter(tag, expression):
-            return b"\x01" + pack({"Tag": tag, "Expr": expression})
+            return b"\x01" + pack({"Expr": expression, "Tag": tag})
 
 
 def encode_conflict_response(member: WireMember | None) -> bytes:
@@ -282,15 +283,15 @@ def encode_conflict_response(member: WireMember | None) -> bytes:
         return kind + pack(None)
     host, port = member.address
     fields: dict[str, object] = {
-        "Name": member.name,
         "Addr": _ip_bytes(host),
+        "Name": member.name,
         "Port": port,
         "Tags": member.tags,
         "Status": member.status,
     }
     for name, versions in (("Protocol", member.protocol), ("Delegate", member.delegate)):
         fields |= {f"{name}{part}": v for part, v in zip(VERSION_PARTS, versions, strict=True)}
-    return kind + pack(fields)
+    return kind + pack(dict(sorted(fields.items())))
 
 
 def encode_key_request(key: bytes) -> bytes:
@@ -303,10 +304,10 @@ def encode_key_response(response: KeyResponse) -> bytes:
     return _message(
         MessageType.KEY_RESPONSE,
         {
-            "Result": response.result,
-            "Message": response.message,
             "Keys": list(response.keys) or None,
+            "Message": response.message,
             "PrimaryKey": response.primary_key,
+            "Result": response.result,
         },
     )
 
@@ -324,9 +325,9 @@ def encode_coordinate(
     """What an ack carries: the ping version and serf's `Coordinate`."""
     return bytes((PING_VERSION,)) + pack(
         {
-            "Vec": [float(part) for part in vec],
-            "Error": float(error),
             "Adjustment": float(adjustment),
+            "Error": float(error),
             "Height": float(height),
+            "Vec": [float(part) for part in vec],
         }
     )

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from proconsul.core.gossip.memberlist import JoinDone, LeaveDone
+from proconsul.core.gossip.memberlist import JoinDone, Keyring, LeaveDone
 from proconsul.core.gossip.serf import (
     Coordinate,
     Member,
@@ -295,9 +295,9 @@ class GossipPool:
         return self._machine().stats()
 
     @property
-    def encrypted(self) -> bool:
-        """Is gossip encrypted?"""
-        return self._config.memberlist.keyring is not None
+    def keyring(self) -> Keyring | None:
+        """The gossip keys; None without encryption. Key queries of other nodes change it."""
+        return self._config.memberlist.keyring
 
     # --- what the machine says ----------------------------------------------------------------
 
