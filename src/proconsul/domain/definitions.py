@@ -19,6 +19,10 @@ class DefinitionError(ProconsulError):
     """A definition that Consul would refuse; the text is Consul's."""
 
 
+class UnknownIdError(ProconsulError):
+    """No such service or check on this agent; the text is Consul's and goes to the client."""
+
+
 class CheckType(GoStruct, frozen=True, gc=False):
     """How to check something. Exactly one kind of check must be described (see `validate`)."""
 

@@ -12,6 +12,7 @@ from proconsul.domain.definitions import (
     CheckType,
     DefinitionError,
     ServiceDefinition,
+    UnknownIdError,
     is_any_address,
     multierror,
     validate_status,
@@ -29,7 +30,6 @@ from proconsul.interfaces.http.answers import JSON_HEAD, go_json
 from proconsul.interfaces.http.api import Answer, HttpApi
 from proconsul.interfaces.http.catalog import decode_body
 from proconsul.interfaces.http.errors import HttpError, bad_request
-from proconsul.interfaces.http.ports import UnknownIdError
 from proconsul.interfaces.http.query import Ask
 
 HASH_WAIT_S_MAX = 10 * 60.0

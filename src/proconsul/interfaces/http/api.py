@@ -169,6 +169,8 @@ class HttpApi:
     def _find(self, path: str) -> Route | None:
         if needs_cleaning(path) and clean_path(path) != path:
             return None
+        if path.startswith("/v1/kv/"):  # by far the most frequent
+            return self._below["/v1/kv/"]
         if (route := self._exact.get(path)) is not None:
             return route
         slash, cuts = 0, list[int]()
@@ -249,7 +251,7 @@ class HttpApi:
 
     @staticmethod
     def _failed(request: Request, error: Exception) -> Response:
-        if not isinstance(error, (ProconsulError, LookupError)):
+        if not isinstance(error, ProconsulError):
             log.exception("request failed: %s", request.method, exc_info=error)
         found = translate(error)
         if not isinstance(error, HttpError):

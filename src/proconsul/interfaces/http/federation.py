@@ -62,7 +62,7 @@ def mesh_gateways(api: HttpApi, ask: Ask) -> Answer:
 
     def view(by_datacenter: Any) -> Any:
         return {
-            datacenter: views.check_service_nodes(gateways or ())
+            datacenter: views.check_service_nodes(gateways or (), nulls=True)
             for datacenter, gateways in sorted(by_datacenter.items())
         }
 

@@ -39,10 +39,6 @@ class MemberLike(Protocol):
     def delegate_cur(self) -> int: ...
 
 
-class UnknownIdError(LookupError):
-    """No such service or check on this agent; the text is Consul's and goes to the client."""
-
-
 class AgentPort(Protocol):
     """An agent as HTTP sees it.
 

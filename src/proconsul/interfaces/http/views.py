@@ -144,12 +144,12 @@ def _connect(one: ServiceConnect) -> dict[str, Any]:
     return _filled((("Native", one.native), ("SidecarService", _opaque(one.sidecar_service))))
 
 
-def service(one: NodeService) -> dict[str, Any]:
-    """A service instance as the catalog knows it."""
+def service(one: NodeService, *, nulls: bool = False) -> dict[str, Any]:
+    """A service instance as the catalog knows it; with `nulls`, missing tags are null."""
     view: dict[str, Any] = {"Kind": one.kind} if one.kind else {}
     view["ID"] = one.id
     view["Service"] = one.service
-    view["Tags"] = one.tags or []
+    view["Tags"] = one.tags if nulls else one.tags or []
     view["Address"] = one.address
     if one.tagged_addresses:
         view["TaggedAddresses"] = addresses(one.tagged_addresses)
@@ -229,8 +229,8 @@ def check_definition(one: HealthCheckDefinition) -> dict[str, Any]:
     )
 
 
-def check(one: HealthCheck) -> dict[str, Any]:
-    """A check with its state."""
+def check(one: HealthCheck, *, nulls: bool = False) -> dict[str, Any]:
+    """A check with its state; with `nulls`, missing tags are null."""
     return {
         "Node": one.node,
         "CheckID": one.check_id,
@@ -240,7 +240,7 @@ def check(one: HealthCheck) -> dict[str, Any]:
         "Output": one.output,
         "ServiceID": one.service_id,
         "ServiceName": one.service_name,
-        "ServiceTags": one.service_tags or [],
+        "ServiceTags": one.service_tags if nulls else one.service_tags or [],
         "Type": one.type,
         "Definition": check_definition(one.definition),
         "CreateIndex": one.create_index,
@@ -252,16 +252,24 @@ def checks(many: Iterable[HealthCheck]) -> list[Any]:
     return [check(one) for one in many]
 
 
-def check_service_nodes(many: Iterable[CheckServiceNode]) -> list[Any]:
-    """Rows of `/v1/health/service/`. The same node and check are shown once and shared."""
+def check_service_nodes(
+    many: Iterable[CheckServiceNode], *, nulls: bool = False
+) -> list[dict[str, Any]]:
+    """Instances with node and checks. `nulls`: as they are stored, for federation states."""
     shown_nodes: dict[int, Any] = {}
     rows = []
     for one in many:
+        # Instances of one node share its row: it is shown once.
         key = id(one.node)
         if (shown := shown_nodes.get(key)) is None:
             shown = shown_nodes[key] = node(one.node)
+        listed = [check(found, nulls=nulls) for found in one.checks or ()]
         rows.append(
-            {"Node": shown, "Service": service(one.service), "Checks": checks(one.checks or ())}
+            {
+                "Node": shown,
+                "Service": service(one.service, nulls=nulls),
+                "Checks": None if nulls and one.checks is None else listed,
+            }
         )
     return rows
 
@@ -270,7 +278,7 @@ def federation_state(one: FederationState) -> dict[str, Any]:
     """One datacenter's gateways."""
     view: dict[str, Any] = {"Datacenter": one.datacenter}
     if one.mesh_gateways:
-        view["MeshGateways"] = check_service_nodes(one.mesh_gateways)
+        view["MeshGateways"] = check_service_nodes(one.mesh_gateways, nulls=True)
     view["UpdatedAt"] = format_time(one.updated_at_ns)
     view["PrimaryModifyIndex"] = one.primary_modify_index
     view["CreateIndex"] = one.create_index

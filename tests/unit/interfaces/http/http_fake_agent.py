@@ -11,8 +11,8 @@ import msgspec
 from proconsul.domain import catalog as c
 from proconsul.domain import federation as f
 from proconsul.domain import kv
+from proconsul.domain.definitions import UnknownIdError
 from proconsul.domain.errors import DomainError, NoPathToDatacenterError
-from proconsul.interfaces.http.ports import UnknownIdError
 from proconsul.util.metrics import Metrics
 
 META = {"index": 7, "known_leader": True}
