@@ -78,7 +78,7 @@ def create_root(
             serialization.PrivateFormat.TraditionalOpenSSL,
             serialization.NoEncryption(),
         ).decode(),
-        fingerprint=certificate.fingerprint(hashes.SHA1()).hex(":"),  # noqa: S303 - an id
+        fingerprint=certificate.fingerprint(hashes.SHA1()).hex(":"),
         signing_key_id=key_id.hex(":"),
         serial=serial,
         not_before=not_before,

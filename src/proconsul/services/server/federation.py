@@ -1,0 +1,259 @@
+"""A server's part in WAN federation through mesh gateways, wired together.
+
+`Federation` has the ways out (locator, dialer, WAN transport) and the loops that every server runs;
+`ServerFederation` is what the leader's federation loops see of their server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from proconsul.core.gossip.serf import Member, MemberStatus
+from proconsul.domain.catalog import MESH_GATEWAY, CheckServiceNode
+from proconsul.domain.federation import (
+    FederationState,
+    FederationStateRequest,
+    IndexedFederationStates,
+)
+from proconsul.domain.messages import MessageType
+from proconsul.domain.options import DCSpecificRequest
+from proconsul.drivers.scope import TaskScope
+from proconsul.federation.dialer import FederationDialer
+from proconsul.federation.flood import FLOOD_S, LanServer, flood_join, missing
+from proconsul.federation.gateway_connect import GatewayConnect, GatewayTraffic
+from proconsul.federation.locator import GatewayLocator
+from proconsul.federation.retry_join import (
+    PrimaryGatewayRefresher,
+    Resolver,
+    join_primary,
+)
+from proconsul.federation.wan_transport import WanTransport
+from proconsul.rpc.blocking import Watch
+from proconsul.services.server.reconcile import server_of
+from proconsul.util.errors import ConfigError
+
+if TYPE_CHECKING:
+    from proconsul.drivers.gossip.transport import SocketTransport
+    from proconsul.drivers.stream import PushStream
+    from proconsul.rpc.direct_dialer import DirectDialer
+    from proconsul.services.server.server import Server
+
+log = logging.getLogger("proconsul.server")
+
+METRICS_S = 10.0
+
+
+async def next_change(watches: Sequence[Watch], timeout_s: float) -> None:
+    """Return once one of them fires, or after `timeout_s` seconds."""
+    changed = asyncio.Event()
+    for watch in watches:
+        watch.add(changed.set)
+    try:
+        async with asyncio.timeout(timeout_s):
+            await changed.wait()
+    except TimeoutError:
+        return
+    finally:
+        for watch in watches:
+            watch.cancel(changed.set)
+
+
+class Federation:
+    """The ways to other datacenters, of one server."""
+
+    def __init__(self, server: Server, direct: DirectDialer) -> None:
+        identity = server.config.identity
+        if server.tls is None or not server.tls.config.mutual_tls_capable:
+            raise ConfigError(
+                "connect.enable_mesh_gateway_wan_federation needs ca_file, cert_file and key_file: "
+                "servers reach each other through gateways by mutual TLS alone"
+            )
+        self._server = server
+        self.locator = GatewayLocator(
+            identity.datacenter, identity.primary_datacenter, random.SystemRandom()
+        )
+        self.traffic = GatewayTraffic()
+        self.dialer = FederationDialer(
+            identity.datacenter,
+            identity.domain,
+            direct,
+            self.locator,
+            GatewayConnect(server.tls, self.traffic),
+            server.metrics,
+        )
+        self.transport: WanTransport | None = None
+        self.refresher: PrimaryGatewayRefresher | None = None
+        self._flood = asyncio.Event()
+
+    def wan_transport(self, plain: SocketTransport) -> WanTransport:
+        """The WAN pool's transport, on top of the plain one."""
+        server = self._server
+        self.transport = WanTransport(plain, server.datacenter, self.dialer, server.metrics)
+        return self.transport
+
+    def start(self, scope: TaskScope) -> None:
+        """Begin the loops of every server."""
+        _ = scope.supervise("gateway-locator", self._follow_gateways)
+        _ = scope.supervise("flood-join", self._flood_forever)
+        _ = scope.supervise("federation-metrics", self._measure)
+        if not self._server.config.identity.is_primary:
+            _ = scope.supervise("join-primary", self._join_primary)
+
+    def refresh_primary_gateways(
+        self, entries: Sequence[str], resolver: Resolver, interval_s: float, scope: TaskScope
+    ) -> None:
+        """Keep `primary_gateways` resolved (a secondary's agent calls this once)."""
+        self.refresher = PrimaryGatewayRefresher(
+            entries, resolver, self.locator, interval_s, self._needs_help
+        )
+        _ = scope.supervise("primary-gateways", self.refresher.run)
+
+    def _needs_help(self) -> bool:
+        primary = self._server.config.identity.primary_datacenter
+        return not (self.locator.in_normal_state and self._server.alive_wan_servers(primary))
+
+    # -- accepted gossip -------------------------------------------------------------------
+
+    async def ingest_packets(self, stream: PushStream) -> None:
+        """A `consul/wan-gossip/packet` connection."""
+        if self.transport is not None:
+            await self.transport.ingest_packets(stream)
+
+    async def ingest_stream(self, stream: PushStream) -> None:
+        """A `consul/wan-gossip/stream` connection."""
+        if self.transport is not None:
+            await self.transport.ingest_stream(stream)
+
+    # -- loops -----------------------------------------------------------------------------
+
+    def lan_changed(self) -> None:
+        """A LAN member came or went: look whether the WAN pool lacks a server."""
+        self._flood.set()
+
+    def state_changed(self) -> None:
+        """A leader is known: our state may have become fit to be read."""
+        self._flood.set()
+
+    async def _follow_gateways(self) -> None:
+        server = self._server
+        while True:
+            states = server.store.federation.all()
+            local = server.store.catalog.service_dump(MESH_GATEWAY)
+            # The catalog is our own and current; the federation state went through the primary.
+            # Before the catalog is restored or caught up, what was replicated is better than none.
+            catalog = local.value if local.value else None
+            self.locator.update(states.value, catalog)
+            hosts = {gateway.best_address(wan=False)[0] for gateway in local.value}
+            server.allow_gateways(hosts)
+            await next_change((states.watch, local.watch), 60.0)
+
+    async def _flood_forever(self) -> None:
+        server = self._server
+        while True:
+            self._flood.clear()
+            wan = server.wan
+            if wan is not None:
+                alive = {m.name: m.address for m in wan.members() if m.status is MemberStatus.ALIVE}
+                servers = [s for m in server.lan.members() if (s := _lan_server(m)) is not None]
+                await flood_join(missing(servers, alive, server.datacenter), wan.join)
+            try:
+                async with asyncio.timeout(FLOOD_S):
+                    await self._flood.wait()
+            except TimeoutError:
+                continue
+
+    async def _join_primary(self) -> None:
+        server = self._server
+        wan = server.wan
+        if wan is None:
+            return
+        primary = server.config.identity.primary_datacenter
+        await self._until_gateways_known()
+        await join_primary(primary, wan.join, lambda: bool(server.alive_wan_servers(primary)))
+
+    async def _until_gateways_known(self) -> None:
+        """Joining cannot work earlier; a few milliseconds decide over a whole retry interval."""
+        known = asyncio.Event()
+        self.locator.on_change(known.set)
+        primary = self._server.config.identity.primary_datacenter
+        while not self.locator.known(primary):
+            known.clear()
+            await known.wait()
+
+    async def _measure(self) -> None:
+        metrics = self._server.metrics
+        while True:
+            metrics.gauge("consul.federation.gateway.bytes_sent", self.traffic.sent)
+            metrics.gauge("consul.federation.gateway.bytes_received", self.traffic.received)
+            metrics.gauge("consul.federation.gateway.connections", self.traffic.connections)
+            if self.transport is not None:
+                metrics.gauge("consul.federation.packet_conn.open", self.transport.connections())
+            await asyncio.sleep(METRICS_S)
+
+
+def _lan_server(member: Member) -> LanServer | None:
+    """An alive server of the LAN pool and where its WAN gossip listens."""
+    server = server_of(member)
+    if server is None or member.status is not MemberStatus.ALIVE or not server.wan_join_port:
+        return None
+    return LanServer(server.node, (member.address[0], server.wan_join_port))
+
+
+class ServerFederation:
+    """`federation.ports.FederationServer` on a `Server`."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @property
+    def datacenter(self) -> str:
+        return self._server.datacenter
+
+    @property
+    def primary_datacenter(self) -> str:
+        return self._server.config.identity.primary_datacenter
+
+    def states(self) -> Sequence[FederationState]:
+        return self._server.store.federation.all().value
+
+    def local_gateways(self) -> Sequence[CheckServiceNode]:
+        return self._server.store.catalog.service_dump(MESH_GATEWAY).value
+
+    async def wait_for_change(self, seen: Callable[[], object], timeout_s: float) -> None:
+        store = self._server.store
+        before = seen()
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while (left := deadline - asyncio.get_running_loop().time()) > 0:
+            watches = (
+                store.federation.all().watch,
+                store.catalog.service_dump(MESH_GATEWAY).watch,
+            )
+            if seen() != before:
+                return
+            await next_change(watches, left)
+
+    async def apply_locally(self, request: FederationStateRequest) -> None:
+        await self._server.apply(MessageType.FEDERATION_STATE, request)
+
+    async def fetch_from_primary(self, min_index: int) -> IndexedFederationStates:
+        request = DCSpecificRequest(
+            datacenter=self.primary_datacenter,
+            allow_stale=True,
+            min_query_index=min_index,
+            token=self._server.config.replication_token(),
+        )
+        answer: IndexedFederationStates = await self._server.call("FederationState.List", request)
+        return answer
+
+    async def apply_in_primary(self, request: FederationStateRequest) -> None:
+        token = self._server.config.replication_token()
+        await self._server.call("FederationState.Apply", replace(request, token=token))
+
+    def knows_datacenter(self, datacenter: str) -> bool:
+        return self._server.knows_datacenter(datacenter)

@@ -1,0 +1,198 @@
+"""What only the leader does, from winning an election to losing it (agent/consul/leader.go).
+
+`LeaderDuties.run` lives as long as this server leads. A member event is worked off at once; every
+minute the whole LAN pool is compared with the catalog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from proconsul.core.gossip.serf import Member, MemberStatus
+from proconsul.domain.kv import TombstoneRequest
+from proconsul.domain.messages import MessageType
+from proconsul.domain.operator import AutopilotSetConfigRequest
+from proconsul.drivers.channel import Channel, Overflow
+from proconsul.drivers.scope import TaskScope
+from proconsul.federation.anti_entropy import FederationStateAntiEntropy, prune_forever
+from proconsul.services.server import ca, reconcile
+from proconsul.services.server.membership import RaftMembership
+from proconsul.util.errors import ProconsulError
+
+if TYPE_CHECKING:
+    from proconsul.services.server.server import Server
+
+log = logging.getLogger("proconsul.server")
+
+BARRIER_S = 120.0
+RETRY_S = 1.0
+QUEUE_MEMBERS = 1024
+TOMBSTONE_TTL_S = 900.0
+TOMBSTONE_GRANULARITY_S = 30.0
+NEW_LEADER_EVENT = "consul:new-leader"
+
+
+class LeaderDuties:
+    """The loops of one term of leadership."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._changed: Channel[tuple[Member, bool]] = Channel(QUEUE_MEMBERS, Overflow.DROP_OLDEST)
+        self._membership = RaftMembership(server)
+
+    def member_changed(self, member: Member, *, reaped: bool) -> None:
+        """A LAN member joined, failed, left, or was reaped."""
+        self._changed.put_nowait((member, reaped))
+
+    async def run(self) -> None:
+        """Establish leadership, then serve it until cancelled."""
+        server = self._server
+        async with TaskScope("leader") as scope:
+            await self._established(scope)
+            server.ready_for_consistent_reads = True
+            try:
+                while True:
+                    await self._reconcile_all()
+                    await self._work_off(server.config.reconcile_s)
+            finally:
+                server.ready_for_consistent_reads = False
+
+    async def _established(self, scope: TaskScope) -> None:
+        server, config = self._server, self._server.config
+        identity = config.identity
+        name = identity.node_name.encode()
+        await server.lan.user_event(NEW_LEADER_EVENT, name)
+        while True:
+            try:
+                await server.raft.barrier(asyncio.get_running_loop().time() + BARRIER_S)
+                await self._initialize()
+                break
+            except (ProconsulError, TimeoutError) as error:
+                log.error("failed to establish leadership: %s", error)
+                await asyncio.sleep(RETRY_S)
+        start = scope.supervise
+        _ = start("tombstones", self._reap_tombstones)
+        _ = start("autopilot", self._membership.run)
+        if config.connect_enabled and not identity.is_primary:
+            _ = start("ca", self._follow_ca)
+        if not identity.is_primary and (replicator := server.replicator) is not None:
+            _ = start("federation-state-replication", replicator.run)
+        if config.federation_anti_entropy:
+            sync = FederationStateAntiEntropy(server.federation_server, server.unix_ns)
+            _ = start("federation-state-anti-entropy", sync.run)
+            if identity.is_primary:
+                _ = start("federation-state-pruning", self._prune)
+
+    async def _initialize(self) -> None:
+        server = self._server
+        if server.store.autopilot().value is None:
+            request = AutopilotSetConfigRequest(
+                datacenter=server.datacenter, config=server.config.autopilot
+            )
+            await server.apply(MessageType.AUTOPILOT, request)
+        if server.config.connect_enabled and server.config.identity.is_primary:
+            await ca.initialize_primary(server.store, server.datacenter, server.apply)
+
+    async def _follow_ca(self) -> None:
+        server = self._server
+        primary = server.config.identity.primary_datacenter
+        await ca.follow_primary(
+            server.store, server.datacenter, primary, server.apply, server.primary_roots
+        )
+
+    async def _prune(self) -> None:
+        await prune_forever(self._server.federation_server)
+
+    # -- the catalog -----------------------------------------------------------------------
+
+    async def _reconcile_all(self) -> None:
+        server = self._server
+        members = server.lan.members()
+        for member in members:
+            await self._guarded(self._reconcile, member, False)
+        for node in reconcile.reaped_nodes(server.store, (m.name for m in members)):
+            if node != server.config.identity.node_name:
+                await self._guarded(self._deregister, node, "reaped")
+
+    async def _work_off(self, period_s: float) -> None:
+        deadline = asyncio.get_running_loop().time() + period_s
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    member, reaped = await self._changed.get()
+            except TimeoutError:
+                return
+            await self._guarded(self._reconcile, member, reaped)
+
+    async def _guarded(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """One member that cannot be reconciled must not keep the others from it."""
+        try:
+            await work(*arguments)
+        except (ProconsulError, TimeoutError) as error:
+            log.error("failed to reconcile member: %s", error)
+
+    async def _reconcile(self, member: Member, reaped: bool) -> None:
+        server = self._server
+        agent = member.tags.get("role") in ("node", "consul")
+        if not agent or member.tags.get("dc") != server.datacenter:
+            log.warning("skipping reconcile of node: member=%s", member.name)
+            return
+        if reaped or member.status in (MemberStatus.LEFT, MemberStatus.LEAVING):
+            if member.status is MemberStatus.LEAVING:
+                return
+            await self._left(member, "reaped" if reaped else "left")
+        elif member.status is MemberStatus.ALIVE:
+            await self._alive(member)
+        elif member.status is MemberStatus.FAILED:
+            request = reconcile.failed(member, server.store, server.datacenter)
+            if request is not None:
+                log.info("member failed, marking health critical: member=%s", member.name)
+                await server.apply(MessageType.REGISTER, request)
+
+    async def _alive(self, member: Member) -> None:
+        server = self._server
+        meta = reconcile.server_of(member)
+        if meta is not None:
+            await self._membership.joined(meta)
+        request = reconcile.alive(member, server.store, server.datacenter)
+        if request is not None:
+            log.info("member joined, marking health alive: member=%s", member.name)
+            await server.apply(MessageType.REGISTER, request)
+
+    async def _left(self, member: Member, reason: str) -> None:
+        if member.name == self._server.config.identity.node_name:
+            log.warning("deregistering self should be done by follower: name=%s", member.name)
+            return
+        meta = reconcile.server_of(member)
+        if meta is not None:
+            await self._membership.left(meta)
+        await self._deregister(member.name, reason)
+
+    async def _deregister(self, node: str, reason: str) -> None:
+        server = self._server
+        request = reconcile.gone(node, server.store, server.datacenter)
+        if request is not None:
+            log.info("deregistering member: member=%s reason=%s", node, reason)
+            await server.apply(MessageType.DEREGISTER, request)
+
+    # -- tombstones ------------------------------------------------------------------------
+
+    async def _reap_tombstones(self) -> None:
+        """Forget deletions that are older than blocking queries can be."""
+        server = self._server
+        marks: list[tuple[float, int]] = []
+        clock = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(TOMBSTONE_GRANULARITY_S)
+            now = clock()
+            if server.store.tables.tombstones:
+                marks.append((now, server.raft.applied_index))
+            due = [index for at, index in marks if now - at >= TOMBSTONE_TTL_S]
+            if not due:
+                continue
+            marks = [mark for mark in marks if mark[1] > due[-1]]
+            request = TombstoneRequest(datacenter=server.datacenter, reap_index=due[-1])
+            await server.apply(MessageType.TOMBSTONE, request)

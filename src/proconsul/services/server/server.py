@@ -1,0 +1,565 @@
+"""A Consul server: gossip, Raft, RPC and the federation, composed and supervised.
+
+`Server` wires the parts; decisions live in the modules it uses. It is what RPC endpoints
+(`EndpointServer`), forwarding (`Forwarding`) and the leader's duties run on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, MemberStatus
+from proconsul.domain import errors
+from proconsul.domain import operator as op
+from proconsul.domain.acl import AllowAll, Authorizer
+from proconsul.domain.base import decode, encode
+from proconsul.domain.connect import IndexedCARoots
+from proconsul.domain.messages import IGNORE_UNKNOWN_TYPE_FLAG, MessageType, encode_command
+from proconsul.domain.options import DCSpecificRequest
+from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
+from proconsul.drivers.gossip.transport import SocketTransport
+from proconsul.drivers.raft.node import NodeConfig, RaftNode
+from proconsul.drivers.raft.snapshots import FileSnapshotStore, MemorySnapshotStore
+from proconsul.drivers.raft.store import LmdbStore, MemoryStore
+from proconsul.drivers.raft.transport import Transport as RaftTransport
+from proconsul.drivers.scope import TaskScope
+from proconsul.drivers.tls_config import TlsContexts
+from proconsul.federation.replication import FederationStateReplicator
+from proconsul.rpc.blocking import BlockingLimits
+from proconsul.rpc.dialer import Destination, Purpose
+from proconsul.rpc.direct_dialer import DirectDialer
+from proconsul.rpc.endpoints import catalog, federation, health, internal, kvs, status
+from proconsul.rpc.endpoints.internal import Coordinates
+from proconsul.rpc.forward import ForwardConfig, Forwarder
+from proconsul.rpc.listener import Handlers, ListenerConfig, RpcListener
+from proconsul.rpc.methods import RaftStats
+from proconsul.rpc.pool import ConnectionPool
+from proconsul.rpc.router import AREA_LAN, AREA_WAN, Router
+from proconsul.rpc.server_meta import ServerMeta
+from proconsul.rpc.server_session import RpcServerSession
+from proconsul.rpc.table import EndpointTable
+from proconsul.services.server.bootstrap import (
+    first_configuration,
+    may_bootstrap,
+    raft_address,
+)
+from proconsul.services.server.config import ServerConfig
+from proconsul.services.server.federation import Federation, ServerFederation
+from proconsul.services.server.fsm import RaftFsm
+from proconsul.services.server.leader import LeaderDuties
+from proconsul.services.server.pools import make_pool
+from proconsul.services.server.reconcile import server_of
+from proconsul.services.server.tags import lan_merge, server_tags, wan_merge
+from proconsul.state.errors import StateError
+from proconsul.state.store import Store
+from proconsul.util.errors import ProconsulError
+from proconsul.util.metrics import Metrics
+from proconsul.wire.raft import Server as RaftServer
+from proconsul.wire.raft import Suffrage
+
+if TYPE_CHECKING:
+    from proconsul.drivers.stream import PushStream, Stream
+
+log = logging.getLogger("proconsul.server")
+
+APPLY_S = 30.0
+VERIFY_S = 10.0
+LEAVE_REMOVED_S = 15.0
+PEER_QUERIES_MAX = 6
+PEER_QUERY_S = 5.0
+LAN_SNAPSHOT, WAN_SNAPSHOT = "serf/local.snapshot", "serf/remote.snapshot"
+
+
+class Server:
+    """One server agent's core. `await start()`, later `await leave()`, `await aclose()`."""
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        metrics: Metrics,
+        on_member_event: Callable[[bool, PoolEvent], None] | None = None,
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """`on_member_event(is_wan, event)` sees every gossip event after the server has."""
+        self.config, self.metrics = config, metrics
+        self.rng = random.SystemRandom()
+        self.blocking_limits = BlockingLimits(config.default_query_s, config.max_query_s)
+        self.ready_for_consistent_reads = False
+        self.is_leaving = False
+        self._on_member_event, self._on_failure = on_member_event, on_failure
+        self._scope = TaskScope("server")
+        self._fsm = RaftFsm()
+        identity = config.identity
+        tls = config.tls
+        self.tls = TlsContexts(tls) if tls.has_ca or tls.has_certificate else None
+        direct = DirectDialer(self.tls, identity.domain, config.rpc_bind[0])
+        self.router = Router(identity.datacenter, self.rng)
+        self.federation: Federation | None = None
+        if config.mesh_gateway_federation:
+            self.federation = Federation(self, direct)
+        self.pool = ConnectionPool(self.federation.dialer if self.federation else direct, metrics)
+        self._direct = direct
+        self.lan = self._lan_pool()
+        self.wan = self._wan_pool()
+        self.raft = self._raft_node()
+        self._coordinates = Coordinates(self)
+        self._forwarder = Forwarder(
+            ForwardConfig(identity.datacenter, identity.primary_datacenter, config.rpc_hold_s),
+            self,
+            self._table(),
+            metrics,
+            self.rng,
+        )
+        self.federation_server = ServerFederation(self)
+        self.replicator: FederationStateReplicator | None = None
+        if not identity.is_primary:
+            locator = self.federation.locator if self.federation else None
+            self.replicator = FederationStateReplicator(
+                self.federation_server, locator, metrics, time.time
+            )
+        self._listener = self._rpc_listener()
+        self._leader: LeaderDuties | None = None
+        self._leader_task: asyncio.Task[None] | None = None
+        self._bootstrapping = config.bootstrap_expect > 0
+        self._heard_from_leader = False
+
+    # -- composition -----------------------------------------------------------------------
+
+    def _lan_pool(self) -> GossipPool:
+        config = self.config
+        return make_pool(
+            config.lan,
+            SocketTransport(*config.lan.bind),
+            {**server_tags(config, wan=False), **config.extra_tags},
+            lan_merge(config.identity),
+            self._lan_event,
+            log_name="serf.lan",
+            snapshot=config.data_dir / LAN_SNAPSHOT if config.data_dir else None,
+            rejoin_after_leave=config.rejoin_after_leave,
+        )
+
+    def _wan_pool(self) -> GossipPool | None:
+        config = self.config
+        if config.wan is None:
+            return None
+        plain = SocketTransport(*config.wan.bind)
+        return make_pool(
+            config.wan,
+            self.federation.wan_transport(plain) if self.federation else plain,
+            {**server_tags(config, wan=True), **config.extra_tags},
+            wan_merge,
+            self._wan_event,
+            log_name="serf.wan",
+            snapshot=config.data_dir / WAN_SNAPSHOT if config.data_dir else None,
+            rejoin_after_leave=config.rejoin_after_leave,
+        )
+
+    def _raft_node(self) -> RaftNode:
+        config = self.config
+        directory = config.data_dir / "raft" if config.data_dir else None
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+        return RaftNode(
+            NodeConfig(config.identity.node_id, raft_address(config.rpc_advertise), config.raft),
+            self._fsm,
+            RaftTransport(self._open_raft_stream),
+            LmdbStore(directory) if directory else MemoryStore(),
+            FileSnapshotStore(directory) if directory else MemorySnapshotStore(),
+            on_leadership=self._leadership_changed,
+            on_leader=self._leader_changed,
+            on_failure=self._on_failure,
+        )
+
+    def _table(self) -> EndpointTable:
+        return EndpointTable(
+            [
+                *status.endpoints(self, self),
+                *catalog.endpoints(self, self.datacenters),
+                *health.endpoints(self),
+                *kvs.endpoints(self),
+                *internal.endpoints(self, self._coordinates),
+                *federation.endpoints(self, self.unix_ns),
+            ]
+        )
+
+    def _rpc_listener(self) -> RpcListener:
+        config, identity = self.config, self.config.identity
+        wan = self.federation
+        return RpcListener(
+            ListenerConfig(
+                identity.datacenter,
+                identity.domain,
+                config.rpc_handshake_s,
+                config.rpc_max_conns_per_client,
+            ),
+            Handlers(
+                on_rpc=self._serve_rpc,
+                on_raft=self._serve_raft,
+                on_snapshot=self._refuse_stream,
+                on_wan_packet=wan.ingest_packets if wan else self._refuse_stream,
+                on_wan_stream=wan.ingest_stream if wan else self._refuse_stream,
+            ),
+            self.metrics,
+            self.tls,
+        )
+
+    # -- life ------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bind every port, load the state, become a member. Raises `ProconsulError`, `OSError`."""
+        config = self.config
+        await self._listener.start(*config.rpc_bind)
+        await self.raft.start()
+        if config.bootstrap and not self.raft.has_state:
+            me = RaftServer(
+                Suffrage.VOTER, config.identity.node_id, raft_address(config.rpc_advertise)
+            )
+            self.raft.bootstrap([me])
+        self.router.add_area(AREA_LAN)
+        await self.lan.start()
+        if self.wan is not None:
+            self.router.add_area(AREA_WAN)
+            await self.wan.start()
+        if self.federation is not None:
+            self.federation.start(self._scope)
+        supervise = self._scope.supervise
+        _ = supervise("coordinates", self._flush_coordinates)
+        _ = supervise("router", self._rebalance)
+
+    async def _flush_coordinates(self) -> None:
+        await self._coordinates.flush_forever(self.config.coordinate_update_s)
+
+    async def _rebalance(self) -> None:
+        await self.router.rebalance_forever(self._ping, lambda: len(self.lan.members()))
+
+    async def _ping(self, server: ServerMeta) -> bool:
+        deadline = asyncio.get_running_loop().time() + PEER_QUERY_S
+        return await self.pool.ping(server.destination, deadline)
+
+    async def leave(self) -> None:
+        """Leave Raft and both pools in order, so that no quorum is lost by it."""
+        log.info("server starting leave")
+        was_leader = self.raft.is_leader
+        loop = asyncio.get_running_loop()
+        me = self.config.identity.node_id
+        if was_leader and len(self._voters()) > 1:
+            try:
+                await self.raft.remove_server(me, loop.time() + LEAVE_REMOVED_S)
+            except ProconsulError as error:
+                log.error("failed to remove ourself as raft peer: %s", error)
+        if self.wan is not None:
+            await self.wan.leave()
+        await self.lan.leave()
+        self.is_leaving = True
+        log.info("Waiting to drain RPC traffic: drain_time=%gs", self.config.leave_drain_s)
+        await asyncio.sleep(self.config.leave_drain_s)
+        if was_leader or me not in self._voters():
+            return
+        deadline = loop.time() + LEAVE_REMOVED_S
+        while me in self._voters() and loop.time() < deadline:  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(0.05)
+        if me in self._voters():
+            log.warning("failed to leave raft configuration gracefully, timeout")
+
+    async def aclose(self) -> None:
+        """Stop everything at once."""
+        await self._scope.aclose()
+        await self._listener.aclose()
+        if self.wan is not None:
+            await self.wan.shutdown()
+        await self.lan.shutdown()
+        await self.pool.aclose()
+        await self.raft.aclose()
+
+    def _voters(self) -> set[str]:
+        servers = self.raft.configuration()[0].servers
+        return {s.id for s in servers if s.suffrage is Suffrage.VOTER}
+
+    # -- what came in on the RPC port ------------------------------------------------------
+
+    async def _serve_rpc(self, stream: PushStream) -> None:
+        await RpcServerSession(stream, self._forwarder.dispatch, self.metrics).serve()
+
+    async def _serve_raft(self, stream: PushStream) -> None:
+        await self.raft.serve(stream)
+
+    async def _refuse_stream(self, stream: PushStream) -> None:
+        log.error("refusing stream %r: not served here", stream.peer.alpn or "snapshot")
+        stream.abort()
+
+    async def _open_raft_stream(self, _id: str, address: str, deadline: float) -> Stream:
+        host, _, port = address.rpartition(":")
+        to = Destination(self.datacenter, "", (host.strip("[]"), int(port)))
+        return await self._direct.dial(to, Purpose.RAFT, deadline)
+
+    # -- gossip ----------------------------------------------------------------------------
+
+    def _lan_event(self, event: PoolEvent) -> None:
+        if isinstance(event, MemberEvent):
+            for member in event.members:
+                self._route(AREA_LAN, event.kind, member)
+                if self._leader is not None:
+                    reaped = event.kind is MemberEventKind.REAP
+                    self._leader.member_changed(member, reaped=reaped)
+            if self._bootstrapping and event.kind is MemberEventKind.JOIN:
+                _ = self._scope.spawn("bootstrap", self._maybe_bootstrap())
+            if self.federation is not None:
+                self.federation.lan_changed()
+        if self._on_member_event is not None:
+            self._on_member_event(False, event)
+
+    def _wan_event(self, event: PoolEvent) -> None:
+        if isinstance(event, MemberEvent):
+            for member in event.members:
+                self._route(AREA_WAN, event.kind, member)
+        if self._on_member_event is not None:
+            self._on_member_event(True, event)
+
+    def _route(self, area: str, kind: MemberEventKind, member: Member) -> None:
+        server = server_of(member)
+        if server is None:
+            return
+        match kind:
+            case MemberEventKind.JOIN | MemberEventKind.UPDATE:
+                self.router.add_server(area, server)
+                log.info("Adding %s server: server=%s", area.upper(), member.name)
+            case MemberEventKind.FAILED:
+                self.router.fail_server(area, server)
+                log.info("Handled event for server in area: server=%s failed", member.name)
+            case MemberEventKind.LEAVE | MemberEventKind.REAP:
+                self.router.remove_server(area, server)
+                log.info("Removing %s server: server=%s", area.upper(), member.name)
+
+    async def _maybe_bootstrap(self) -> None:
+        """All expected servers are there, and none of them has a cluster yet: begin one."""
+        expect, datacenter = self.config.bootstrap_expect, self.datacenter
+        if not self._bootstrapping or self.raft.has_state:
+            self._bootstrapping = False
+            return
+        servers = [s for m in self.lan.members() if (s := server_of(m)) is not None]
+        if not may_bootstrap(servers, expect, datacenter):
+            return
+        for server in servers:
+            if server.id != self.config.identity.node_id and await self._has_peers(server):
+                log.info(
+                    "Existing Raft peers reported by server, disabling bootstrap mode: server=%s",
+                    server.name,
+                )
+                self._bootstrapping = False
+                return
+        if self._bootstrapping and not self.raft.has_state:
+            self._bootstrapping = False
+            log.info("Found expected number of peers, attempting bootstrap: peers=%d", len(servers))
+            self.raft.bootstrap(first_configuration(servers, datacenter))
+
+    async def _has_peers(self, server: ServerMeta) -> bool:
+        """Whether a server already belongs to a cluster. One that does not answer has none."""
+        body = encode(DCSpecificRequest(datacenter=self.datacenter))
+        loop = asyncio.get_running_loop()
+        for attempt in range(PEER_QUERIES_MAX):
+            try:
+                answer = await self.pool.rpc(
+                    server.destination, "Status.Peers", body, loop.time() + PEER_QUERY_S
+                )
+            except ProconsulError as error:
+                log.error(
+                    "Failed to confirm peer status for server (will retry): server=%s error=%s",
+                    server.name,
+                    error,
+                )
+                await asyncio.sleep(min(0.2 * 2**attempt, 5.0))
+            else:
+                return bool(decode(answer, list[str] | None))  # type: ignore[arg-type]
+        return False
+
+    # -- leadership ------------------------------------------------------------------------
+
+    def _leadership_changed(self, is_leader: bool) -> None:
+        if self.federation is not None:
+            self.federation.locator.set_leader(is_leader)
+        if is_leader:
+            log.info("cluster leadership acquired")
+            self._leader = LeaderDuties(self)
+            self._leader_task = self._scope.spawn("leader", self._lead(self._leader))
+        elif self._leader is not None:
+            log.info("cluster leadership lost")
+            self._leader = None
+            if self._leader_task is not None:
+                self._leader_task.cancel()
+                self._leader_task = None
+
+    async def _lead(self, duties: LeaderDuties) -> None:
+        while self._leader is duties:
+            try:
+                await duties.run()
+            except ProconsulError as error:
+                log.error("leader loop failed, starting again: %s", error)
+                await asyncio.sleep(1.0)
+
+    def _leader_changed(self, server_id: str, address: str) -> None:
+        if address:
+            self._heard_from_leader = True
+            log.info("New leader elected: id=%s address=%s", server_id, address)
+        if self.federation is not None and address:
+            self.federation.state_changed()
+
+    # -- what endpoints and forwarding ask -------------------------------------------------
+
+    @property
+    def datacenter(self) -> str:
+        """Our own."""
+        return self.config.identity.datacenter
+
+    @property
+    def store(self) -> Store:
+        """The replicated state."""
+        return self._fsm.store
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether we lead, as far as we know."""
+        return self.raft.is_leader
+
+    @staticmethod
+    def unix_ns() -> int:
+        """Wall clock."""
+        return time.time_ns()
+
+    def resolve_token(self, _token: str) -> Authorizer:
+        """Rights of a token; without ACLs everyone may do everything."""
+        return AllowAll()
+
+    def contact(self) -> tuple[bool, int]:
+        """See `EndpointServer.contact`."""
+        age = self.raft.last_contact_s
+        return self.raft.leader is not None, int((age or 0.0) * 1e9)
+
+    def heard_from_leader(self) -> bool:
+        """See `Forwarding.heard_from_leader`."""
+        return self._heard_from_leader
+
+    async def consistent_read(self) -> None:
+        """See `EndpointServer.consistent_read`."""
+        loop = asyncio.get_running_loop()
+        await self.raft.verify_leader(loop.time() + VERIFY_S)
+        deadline = loop.time() + self.config.rpc_hold_s
+        while not self.ready_for_consistent_reads:
+            if loop.time() >= deadline:
+                raise errors.NotReadyForConsistentReadsError
+            await asyncio.sleep(self.config.rpc_hold_s / 64)
+
+    async def apply(self, type_: MessageType, request: Any, *, may_ignore: bool = False) -> Any:
+        """See `EndpointServer.apply`."""
+        data = encode_command(type_, request)
+        if may_ignore:
+            data = bytes((type_ | IGNORE_UNKNOWN_TYPE_FLAG,)) + data[1:]
+        deadline = asyncio.get_running_loop().time() + APPLY_S
+        result = await self.raft.apply(data, deadline)
+        if isinstance(result, StateError):
+            raise result
+        return result
+
+    def leader(self) -> Destination | None:
+        """See `Forwarding.leader`."""
+        leader = self.raft.leader
+        if leader is None:
+            return None
+        host, _, port = leader[1].rpartition(":")
+        address = (host.strip("[]"), int(port))
+        known = self.router.server_at(self.datacenter, address)
+        return Destination(self.datacenter, known.node if known else "", address)
+
+    def servers(self, datacenter: str) -> list[Destination]:
+        """See `Forwarding.servers`."""
+        return [server.destination for server in self.router.servers(datacenter)]
+
+    def knows_datacenter(self, datacenter: str) -> bool:
+        """See `Forwarding.knows_datacenter`."""
+        if self.router.has_datacenter(datacenter):
+            return True
+        members = self.wan.members() if self.wan is not None else ()
+        return any(m.tags.get("dc") == datacenter for m in members)
+
+    def allow_gateways(self, hosts: set[str]) -> None:
+        """Addresses that many remote clients come from: they get an allowance of connections."""
+        self._listener.limiter.gateways = frozenset(hosts)
+
+    def failed_server(self, to: Destination) -> None:
+        """See `Forwarding.failed_server`."""
+        for server in self.router.servers(to.datacenter):
+            if server.destination == to:
+                self.router.failed(server)
+
+    async def send(self, to: Destination, method: str, body: bytes, deadline: float) -> bytes:
+        """See `Forwarding.send`."""
+        return await self.pool.rpc(to, method, body, deadline)
+
+    async def call(self, method: str, request: Any) -> Any:
+        """See `rpc.caller.RpcCaller.call`."""
+        return await self._forwarder.call(method, request)
+
+    async def primary_roots(self, request: DCSpecificRequest) -> IndexedCARoots:
+        """`ConnectCA.Roots` of the primary datacenter."""
+        primary = self.config.identity.primary_datacenter
+        roots: IndexedCARoots = await self._forwarder.call_datacenter(
+            "ConnectCA.Roots", primary, request
+        )
+        return roots
+
+    def datacenters(self) -> list[str]:
+        """Known datacenters, nearest first."""
+        return self.router.datacenters_by_distance(self._round_trip_s)
+
+    def _round_trip_s(self, server: ServerMeta) -> float | None:
+        if self.wan is None or (here := self.wan.coordinate()) is None:
+            return None
+        there = self.wan.coordinates().get(f"{server.node}.{server.datacenter}")
+        return here.distance_to(there) if there is not None else None
+
+    # -- views of Raft ---------------------------------------------------------------------
+
+    def leader_address(self) -> str:
+        """See `RaftView.leader_address`."""
+        leader = self.raft.leader
+        return leader[1] if leader is not None else ""
+
+    def peers(self) -> op.RaftConfigurationResponse:
+        """See `RaftView.peers`."""
+        configuration, index = self.raft.configuration()
+        leader = self.leader_address()
+        names = {s.id: s.node for s in self.router.servers(self.datacenter)}
+        return op.RaftConfigurationResponse(
+            servers=[
+                op.RaftServer(
+                    id=s.id,
+                    node=names.get(s.id, "(unknown)"),
+                    address=s.address,
+                    leader=s.address == leader,
+                    protocol_version="3",
+                    voter=s.suffrage is Suffrage.VOTER,
+                )
+                for s in configuration.servers
+            ],
+            index=index,
+        )
+
+    def log_position(self) -> RaftStats:
+        """See `RaftView.log_position`."""
+        stats = self.raft.stats()
+        return RaftStats(
+            last_contact=stats.get("last_contact", ""),
+            last_index=int(stats.get("last_log_index", "0")),
+            last_term=int(stats.get("last_log_term", "0")),
+        )
+
+    def alive_wan_servers(self, datacenter: str) -> list[Member]:
+        """Members of the WAN pool that are alive in `datacenter`."""
+        members = self.wan.members() if self.wan is not None else ()
+        return [
+            m for m in members if m.status is MemberStatus.ALIVE and m.tags.get("dc") == datacenter
+        ]
