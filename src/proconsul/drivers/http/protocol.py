@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -33,28 +32,6 @@ Admit: TypeAlias = Callable[[Request], Response | None]
 OUT_BYTES_MAX = 256 * 1024
 """Answers to pipelined requests are collected up to this, then the client must take them."""
 _TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """Bounds on what a client may send, hold and delay."""
-
-    header_bytes_max: int = 64 * 1024
-    headers_max: int = 200
-    body_bytes_max: int = 8 << 20
-    pipeline_max: int = 16
-    """Requests read ahead on one connection before reading stops."""
-    connections_max: int = 16_384
-    connections_per_client_max: int = 200
-    header_timeout_s: float = 10.0
-    """From the first byte of a request to the end of its headers."""
-    body_timeout_s: float = 60.0
-    idle_timeout_s: float = 300.0
-    write_timeout_s: float = 60.0
-    """How long a client may leave our answer unread once the socket's buffers are full."""
-    half_close_grace_s: float = 5.0
-    """A client that closed its side may still want the answer (`nc`), or may be gone: how long a
-    request that was not answered at once goes on."""
 
 
 class Phase(Enum):

@@ -11,8 +11,9 @@ import time
 from collections import Counter
 from email.utils import formatdate
 
+from proconsul.drivers.http.limits import HttpLimits
 from proconsul.drivers.http.message import Response
-from proconsul.drivers.http.protocol import Admit, Handler, HttpConnection, HttpLimits
+from proconsul.drivers.http.protocol import Admit, Handler, HttpConnection
 from proconsul.drivers.scope import TaskScope
 from proconsul.util.metrics import Metrics
 
