@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from proconsul.core.gossip.memberlist import Keyring, lan_config
+from proconsul.core.gossip.memberlist import Keyring, MemberlistConfig
 from proconsul.core.gossip.serf import MemberStatus, QueryEvent, SerfConfig
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.gossip.transport import SocketTransport
 
-DEADLINE_S = 20.0
+DEADLINE_S = 30.0
 
 
 def consul_binary() -> str:
@@ -101,7 +101,7 @@ class SerfAgent:
     async def running(self, *arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
         command = [
             serf_binary(), "agent", f"-node={self.name}", f"-bind={self.address}",
-            f"-rpc-addr=127.0.0.1:{self.rpc_port}", "-log-level=debug",
+            f"-rpc-addr=127.0.0.1:{self.rpc_port}", "-log-level=debug", "-profile=local",
             *self._arguments, *arguments,
         ]  # fmt: skip
         async with process(*command, log=self.directory / f"{self.name}.log") as child:
@@ -117,9 +117,7 @@ class SerfAgent:
         return True
 
     async def cli(self, command: str, *arguments: str) -> str:
-        return await run(
-            serf_binary(), command, f"-rpc-addr=127.0.0.1:{self.rpc_port}", *arguments
-        )
+        return await run(serf_binary(), command, f"-rpc-addr=127.0.0.1:{self.rpc_port}", *arguments)
 
     async def members(self) -> dict[str, dict[str, Any]]:
         listed = json.loads(await self.cli("members", "-format=json"))
@@ -144,11 +142,15 @@ class Ours:
         **serf: Any,
     ) -> None:
         keyring = Keyring(keys[0], keys[1:]) if keys else None
-        memberlist = lan_config(name, ("127.0.0.1", 0))
         config = SerfConfig(
             node_name=name,
-            memberlist=type(memberlist)(
-                name=name, advertise=("127.0.0.1", 0), keyring=keyring, dead_node_reclaim_s=30.0
+            memberlist=MemberlistConfig(
+                name=name,
+                advertise=("127.0.0.1", 0),
+                keyring=keyring,
+                dead_node_reclaim_s=30.0,
+                probe_interval_s=0.3,
+                probe_timeout_s=0.2,
             ),
             tags=tags or {},
             leave_propagate_delay_s=0.5,

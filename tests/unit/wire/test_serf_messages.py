@@ -56,9 +56,7 @@ QUERY = wire.Query(
     payload=b"w",
 )
 ACK = wire.QueryResponse(2, 0x17156A69, "theirs", wire.FLAG_ACK)
-MEMBER = wire.WireMember(
-    "ours", ("127.0.0.1", 41451), {"role": "x"}, 1, (1, 5, 2), (2, 5, 4)
-)
+MEMBER = wire.WireMember("ours", ("127.0.0.1", 41451), {"role": "x"}, 1, (1, 5, 2), (2, 5, 4))
 REFUSED = wire.KeyResponse(False, "Keyring is empty (encryption not enabled)")
 
 
