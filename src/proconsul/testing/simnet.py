@@ -8,11 +8,17 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from proconsul.core.gossip.memberlist import CloseStream, OpenStream, SendPacket, WriteStream
+from proconsul.core.gossip.memberlist import (
+    CloseStream,
+    Node,
+    OpenStream,
+    SendPacket,
+    WriteStream,
+)
 
 Address = tuple[str, int]
 
@@ -30,6 +36,79 @@ class GossipMachine(Protocol):
     def handle_timer(self, now: float) -> None: ...
     def get_timer(self) -> float | None: ...
     def take_outputs(self) -> list[Any]: ...
+
+
+class RecordingDelegate:
+    """A `memberlist.Delegate` that adds nothing, allows everything and remembers what it was told.
+
+    `events` holds (kind, node name) of joins, leaves and updates. Set `refuse_merge` or
+    `refuse_alive` to a reason to refuse.
+    """
+
+    def __init__(self, meta: bytes = b"", state: bytes = b"") -> None:
+        self.meta = meta
+        self.state = state
+        self.events: list[tuple[str, str]] = []
+        self.messages: list[bytes] = []
+        self.states: list[bytes] = []
+        self.conflicts: list[tuple[Node, Node]] = []
+        self.rtts_s: list[tuple[str, float, bytes]] = []
+        self.broadcasts: list[bytes] = []
+        self.refuse_merge: str | None = None
+        self.refuse_alive: str | None = None
+
+    def node_meta(self, limit: int) -> bytes:
+        """`meta`."""
+        return self.meta[:limit]
+
+    def notify_message(self, data: bytes) -> None:
+        """Remembered in `messages`."""
+        self.messages.append(data)
+
+    def get_broadcasts(self, overhead: int, limit: int) -> list[bytes]:
+        """`broadcasts`, once."""
+        taken, self.broadcasts = self.broadcasts, []
+        return taken
+
+    def local_state(self, join: bool) -> bytes:
+        """`state`."""
+        return self.state
+
+    def merge_remote_state(self, data: bytes, join: bool) -> None:
+        """Remembered in `states`."""
+        self.states.append(data)
+
+    def notify_join(self, node: Node) -> None:
+        """Remembered in `events`."""
+        self.events.append(("join", node.name))
+
+    def notify_leave(self, node: Node) -> None:
+        """Remembered in `events`."""
+        self.events.append(("leave", node.name))
+
+    def notify_update(self, node: Node) -> None:
+        """Remembered in `events`."""
+        self.events.append(("update", node.name))
+
+    def notify_conflict(self, existing: Node, other: Node) -> None:
+        """Remembered in `conflicts`."""
+        self.conflicts.append((existing, other))
+
+    def notify_merge(self, peers: Sequence[Node]) -> str | None:
+        """`refuse_merge`."""
+        return self.refuse_merge
+
+    def notify_alive(self, peer: Node) -> str | None:
+        """`refuse_alive`."""
+        return self.refuse_alive
+
+    def ack_payload(self) -> bytes:
+        """A constant."""
+        return b"payload"
+
+    def notify_ping_complete(self, node: Node, rtt_s: float, payload: bytes) -> None:
+        """Remembered in `rtts_s`."""
+        self.rtts_s.append((node.name, rtt_s, payload))
 
 
 class SimHost:

@@ -116,7 +116,7 @@ class Membership:
             and m.port == node.port
         ):
             return  # the usual case: old news
-        if not self._acceptable(m):
+        if not bootstrap and not self._acceptable(m):
             return
         reclaimed = False
         if node is None:
@@ -246,7 +246,7 @@ class Membership:
 
     def _allowed(self, m: Alive) -> bool:
         allowed = self._config.address_allowed
-        if allowed is None or allowed(host_of(m.addr)):
+        if allowed is None or m.node == self._config.name or allowed(host_of(m.addr)):
             return True
         self._log.warning("rejected node %r: %s is not allowed", m.node, host_of(m.addr))
         return False
