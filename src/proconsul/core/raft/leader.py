@@ -239,9 +239,11 @@ class Leadership:
         """When `tick` is needed next."""
         times = [p.heartbeat_at for p in self._progress.values()]
         for progress in (*self._progress.values(), *self._leaving):
-            if progress.commit_at is not None:
-                times.append(progress.commit_at)
-            if progress.failures and progress.inflight == 0 and progress.flow is Flow.PROBE:
+            # Only what `tick` can act on: with requests under way, their answers come first.
+            if progress.flow is Flow.PIPELINE:
+                if progress.commit_at and progress.inflight < self._state.config.inflight_max:
+                    times.append(progress.commit_at)
+            elif progress.flow is Flow.PROBE and progress.inflight == 0:
                 times.append(progress.retry_at)
         if (lease := self._lease_ends()) is not None:
             times.append(lease)

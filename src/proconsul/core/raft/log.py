@@ -83,6 +83,10 @@ class Log:
             return 0
         return self.get(index).term
 
+    def contains(self, index: int, term: int) -> bool:
+        """Whether the entry at `index` is in the log itself, with this term."""
+        return self.first_index <= index <= self.last_index and self.get(index).term == term
+
     def slice(self, first: int, last: int, count_max: int, bytes_max: int) -> tuple[Entry, ...]:
         """Entries from `first` to at most `last`, within both bounds but at least one."""
         entries: list[Entry] = []

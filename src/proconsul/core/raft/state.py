@@ -134,7 +134,16 @@ class State:
             record[1] = min(record[1], first - 1)
 
     def restore(self, meta: SnapshotMeta) -> None:
-        """A durable snapshot replaces the whole log."""
+        """A durable snapshot replaces the log up to its end.
+
+        What follows stays if it fits: entries that this server has confirmed must not be lost.
+        """
+        if self.log.contains(meta.index, meta.term):
+            upto = self.log.compact(meta.index, meta.term, self.config.trailing_logs)
+            self.out.delete_to = max(self.out.delete_to, upto)
+            self.commit_index = meta.index
+            self.members.commit(meta.index)
+            return
         if self.log.last_index >= self.log.first_index:
             self.out.truncate_from = self.log.first_index
         self.out.append.clear()
