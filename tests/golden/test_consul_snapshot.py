@@ -88,7 +88,8 @@ def _canonical(data: bytes) -> list[str]:
             kind, request = unpacker.unpack(), unpacker.unpack()
             if isinstance(request[b"Entry"], bytes):
                 request[b"Entry"] = msgpack.unpackb(request[b"Entry"], raw=True)
-            value = [kind, request]
+            found.append(repr((type_, _plain([kind, request]))))
+            continue
         found.append(repr((type_, _plain(value))))
     return sorted(found)
 

@@ -36,6 +36,8 @@ from proconsul.wire.gotime import format_duration, format_time
 Json = dict[str, Any]
 
 _NESTING_MAX = 64
+_NO_PROXY = ConnectProxyConfig()
+_NO_DEFINITION = HealthCheckDefinition()
 _encoder = msgspec.json.Encoder()
 _ESCAPES = (
     (b"<", b"\\u003c"),
@@ -147,6 +149,8 @@ def node_view(row: Node) -> Json:
 
 def proxy_view(row: ConnectProxyConfig) -> Json:
     """`MeshGateway` and `Expose` are always there, if only as `{}`."""
+    if row == _NO_PROXY:
+        return {"MeshGateway": {}, "Expose": {}}
     view = _without_empty(
         {
             "DestinationServiceName": row.destination_service_name,
@@ -281,6 +285,8 @@ def node_service_list_view(value: NodeServices | None) -> Json:
 
 def definition_view(row: HealthCheckDefinition) -> Json:
     """How the check is run: durations as text, empty fields left out (the TTL is a number)."""
+    if row == _NO_DEFINITION:
+        return {}
     return _without_empty(
         {
             "Interval": _duration(row.interval_ns),

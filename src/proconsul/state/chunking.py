@@ -6,14 +6,26 @@ num_chunks (3). All chunks of an operation stem from one term; a new term drops 
 
 from __future__ import annotations
 
-from typing import Any
+from msgspec import Raw
 
+from proconsul.domain.base import NIL, GoStruct, bytes_of, decode, encode, raw_bytes
 from proconsul.state.errors import FsmError
-from proconsul.wire import msgpack
 
 _CHUNKS_MAX = 4096
 _BYTES_MAX = 64 << 20
 _VARINT_BYTES_MAX = 10
+
+
+class _Chunk(GoStruct, frozen=True, gc=False):
+    op_num: int = 0
+    sequence_num: int = 0
+    num_chunks: int = 0
+    term: int = 0
+    raw_data: Raw = NIL
+
+
+class _ChunkState(GoStruct, frozen=True, gc=False):
+    chunk_map: dict[int, list[_Chunk | None]] | None = None
 
 
 class Chunker:
@@ -46,38 +58,29 @@ class Chunker:
 
     def dump(self) -> bytes:
         """The body of the snapshot's chunking record."""
-        return msgpack.pack(
-            {
-                "ChunkMap": {
+        return encode(
+            _ChunkState(
+                {
                     op: [
                         None
                         if data is None
-                        else {
-                            "Data": data,
-                            "NumChunks": len(chunks),
-                            "OpNum": op,
-                            "SequenceNum": sequence,
-                            "Term": self._term,
-                        }
+                        else _Chunk(op, sequence, len(chunks), self._term, raw_bytes(data))
                         for sequence, data in enumerate(chunks)
                     ]
                     for op, chunks in self._ops.items()
                 }
-            }
+            )
         )
 
     def load(self, body: bytes) -> None:
         """Take over what `dump`, or Consul, wrote."""
-        state: Any = msgpack.unpack(body)
+        state = decode(body, _ChunkState)
         self._ops.clear()
-        for op, chunks in (state.get(b"ChunkMap") or {}).items():
+        for op, chunks in (state.chunk_map or {}).items():
             if len(chunks) > _CHUNKS_MAX:
                 raise FsmError(f"{len(chunks)} chunks in a snapshot's operation")
-            self._ops[int(op)] = [
-                msgpack.as_bytes(chunk.get(b"Data")) if chunk else None for chunk in chunks
-            ]
-            terms = [msgpack.as_uint(chunk.get(b"Term")) for chunk in chunks if chunk]
-            self._term = max([self._term, *terms])
+            self._ops[op] = [bytes_of(chunk.raw_data) if chunk else None for chunk in chunks]
+            self._term = max([self._term, *(chunk.term for chunk in chunks if chunk)])
 
 
 def _parse(extensions: bytes) -> tuple[int, int, int]:

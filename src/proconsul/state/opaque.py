@@ -72,12 +72,12 @@ def apply(tx: Transaction, type_: MessageType, body: bytes) -> Any:
     request = _map(msgpack.unpack(body))
     if type_ in _BATCH_SETS:
         kind = _BATCH_SETS[type_]
-        for row in request.get(kind.list_field) or ():
+        for row in _list(request.get(kind.list_field)):
             _set(tx, kind, _map(row), cas=bool(request.get(b"CAS")))
         return None
     if type_ in _BATCH_DELETES:
         kind, field = _BATCH_DELETES[type_]
-        for row_id in request.get(field) or ():
+        for row_id in _list(request.get(field)):
             _delete(tx, kind, msgpack.as_text(row_id))
         return None
     if type_ in _SINGLES:
@@ -113,12 +113,12 @@ def _set(tx: Transaction, kind: _Kind, row: Row, *, cas: bool) -> None:
     key = msgpack.as_text(row.get(kind.id_field))
     existing = table.get(key)
     if cas:
-        found = existing[b"ModifyIndex"] if existing else 0
+        found = existing.get(b"ModifyIndex", 0) if existing else 0
         if msgpack.as_uint(row.get(b"ModifyIndex")) != found:
             return
     if kind is INTENTIONS and row.get(b"Meta") is None:
         row = {**row, b"Meta": {}}  # as Consul normalizes it
-    created = existing[b"CreateIndex"] if existing else tx.index
+    created = existing.get(b"CreateIndex", 0) if existing else tx.index
     tx.put(table, key, {**row, b"CreateIndex": created, b"ModifyIndex": tx.index})
     tx.bump(kind.table)
     tx.touch(kind.table)
@@ -158,7 +158,7 @@ def _split_config_entry(body: bytes) -> tuple[Row, Row]:
 
 def encode_config_entry(row: Row) -> bytes:
     """A snapshot record's body, as Consul writes it."""
-    kind = msgpack.as_text(row[b"Kind"])
+    kind = msgpack.as_text(row.get(b"Kind"))
     entry: Any = msgpack.pack(row) if kind == "proxy-defaults" else row
     request = {"Datacenter": "", "Entry": entry, "Op": "", "Token": ""}
     return msgpack.pack(msgpack.pack(kind) + msgpack.pack(request))
@@ -180,12 +180,12 @@ def _apply_config_entry(tx: Transaction, body: bytes) -> bool | None:
             tx.touch(CONFIG_ENTRIES)
         return None
     if op == b"upsert-cas":
-        found = existing[b"ModifyIndex"] if existing else 0
+        found = existing.get(b"ModifyIndex", 0) if existing else 0
         if msgpack.as_uint(row.get(b"ModifyIndex")) != found:
             return False
     elif op != b"upsert":
         raise StateError(f"invalid config entry operation type: {msgpack.as_text(op)}")
-    created = existing[b"CreateIndex"] if existing else tx.index
+    created = existing.get(b"CreateIndex", 0) if existing else tx.index
     tx.put(tx.t.config_entries, key, {**row, b"CreateIndex": created, b"ModifyIndex": tx.index})
     tx.bump(CONFIG_ENTRIES)
     tx.touch(CONFIG_ENTRIES)
@@ -195,4 +195,12 @@ def _apply_config_entry(tx: Transaction, body: bytes) -> bool | None:
 def _map(value: object) -> Row:
     if not isinstance(value, dict):
         raise WireError("expected a map")
+    return value
+
+
+def _list(value: object) -> list[Any]:
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise WireError("expected a list")
     return value

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from proconsul.domain.base import NIL, bytes_of, decode, encode, is_nil, raw_bytes, wire_name
+from proconsul.domain.catalog import HealthCheckDefinition, RegisterRequest
+from proconsul.domain.json_views import free_form, number, to_json
+from proconsul.domain.kv import DirEntry, KVSRequest
+from proconsul.util.errors import WireError
+
+
+@pytest.mark.parametrize(
+    ("name", "wire"),
+    [
+        ("service_id", "ServiceID"),
+        ("lock_delay_ns", "LockDelay"),
+        ("raw_value", "Value"),
+        ("tls_skip_verify", "TLSSkipVerify"),
+        ("external_trust_domain", "ExternalTrustDomain"),
+    ],
+)
+def test_wire_names(name: str, wire: str) -> None:
+    assert wire_name(name) == wire
+
+
+@pytest.mark.parametrize("size", [0, 1, 31, 32, 255, 256, 65535, 65536])
+def test_byte_fields_are_written_as_go_writes_them(size: int) -> None:
+    data = b"\xff" * size
+    raw = raw_bytes(data)
+    assert bytes(raw) == msgpack.packb(data, use_bin_type=False)
+    assert bytes_of(raw) == data
+    assert not is_nil(raw)
+
+
+def test_byte_fields_accept_bin_and_nil() -> None:
+    entry = decode(msgpack.packb({"Value": b"\xfe\x00"}, use_bin_type=True), DirEntry)
+    assert entry.value == b"\xfe\x00"
+    assert bytes_of(NIL) == b""
+    assert is_nil(DirEntry.of("k").raw_value)
+    with pytest.raises(WireError):
+        _ = decode(msgpack.packb({"Value": 5}), DirEntry).value
+
+
+def test_text_that_is_not_utf8_survives() -> None:
+    body = {
+        "Op": "set",
+        "DirEnt": {"Key": b"k\xff", "Value": b"\xfe" * 40, "Flags": 7},
+        "Unknown": [b"\xff"],
+    }
+    request = decode(msgpack.packb(body, use_bin_type=False), KVSRequest)
+    assert request.dir_ent.key == "k\udcff"
+    assert request.dir_ent.value == b"\xfe" * 40
+    again = msgpack.unpackb(encode(request), raw=True)
+    assert again[b"DirEnt"][b"Key"] == b"k\xff"
+    assert again[b"DirEnt"][b"Value"] == b"\xfe" * 40
+    assert to_json({"Key": request.dir_ent.key}) == b'{"Key":"k\\ufffd"}'
+
+
+def test_slow_path_knows_nested_types() -> None:
+    body = {
+        "Node": b"n\xff",
+        "Service": {"ID": "s", "Proxy": {"Config": {"f": 1.5, "l": [b"\xfe", 1]}}, "Tags": None},
+        "Checks": [{"CheckID": "c", "Definition": {"Interval": 5}}],
+        "NodeMeta": {"a": b"\xff"},
+    }
+    request = decode(msgpack.packb(body, use_bin_type=False), RegisterRequest)
+    assert request.service is not None
+    assert request.service.proxy.config == {"f": 1.5, "l": ["\udcfe", 1]}
+    assert request.checks is not None
+    assert request.checks[0].definition == HealthCheckDefinition(interval_ns=5)
+    assert request.node_meta == {"a": "\udcff"}
+    assert decode(encode(request), RegisterRequest) == request
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x81\xa3Key\x05", b"\x81\xa3Key", b"\x93" * 2000])
+def test_malformed(body: bytes) -> None:
+    with pytest.raises(WireError):
+        decode(body, DirEntry)
+
+
+def test_go_json() -> None:
+    assert to_json({"k": "<a&b>"}) == b'{"k":"\\u003ca\\u0026b\\u003e"}'
+    assert to_json(free_form({"b": 1.0, "a": [0.5, 1e-7, 1e21]})) == (
+        b'{"a":[0.5,1e-7,1e+21],"b":1}'
+    )
+    assert to_json([number(one) for one in (1e-05, 1.5e-6, 0.0001, 0.001, -2.5, 0.0)]) == (
+        b"[0.00001,0.0000015,0.0001,0.001,-2.5,0]"
+    )
