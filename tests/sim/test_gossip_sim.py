@@ -1,0 +1,107 @@
+"""Five hundred members, lost datagrams, a partition of a third: what dies comes back."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from proconsul.core.gossip.memberlist import Memberlist, NodeState, lan_config
+from proconsul.testing.simnet import RecordingDelegate, SimHost, SimNet
+
+_MEMBERS = int(os.environ.get("PROCONSUL_SIM_MEMBERS", "500"))
+_SEED = int(os.environ.get("PROCONSUL_SIM_SEED", "20201"))
+_RECONNECT_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _quiet_and_uncollected() -> Iterator[None]:
+    """No log records and no cycle collection over millions of live objects while it runs."""
+    logging.disable(logging.CRITICAL)
+    gc.disable()
+    yield
+    gc.enable()
+    logging.disable(logging.NOTSET)
+
+
+class _Cluster:
+    def __init__(self, net: SimNet, size: int) -> None:
+        self.net = net
+        self.hosts: list[SimHost] = []
+        self.machines: list[Memberlist] = []
+        self.delegates: list[RecordingDelegate] = []
+        self.failed: list[dict[str, tuple[str, int]]] = []
+        for index in range(size):
+            self._add(index)
+            net.run(0.02)
+
+    def _add(self, index: int) -> None:
+        net = self.net
+        address = f"10.0.{index // 250}.{index % 250 + 1}", 8301
+        # Compression is tested elsewhere; here it would only burn the wall clock.
+        config = replace(lan_config(f"n{index}", address), compress=False)
+        delegate = RecordingDelegate(b"tags" * 15)
+        machine = Memberlist(config, delegate, random.Random(net.rng.random()))
+        host = net.add(machine, address)
+        self.hosts.append(host)
+        self.machines.append(machine)
+        self.delegates.append(delegate)
+        if index:
+            machine.join("", self.hosts[net.rng.randrange(min(index, 5))].address, net.now)
+            net.pump(host)
+
+    def whole(self) -> bool:
+        """Everyone holds everyone for alive."""
+        size = len(self.machines)
+        return all(
+            len(m.nodes) == size and all(n.state is NodeState.ALIVE for n in m.nodes.values())
+            for m in self.machines
+        )
+
+    def deaths(self) -> int:
+        """How often anyone was declared dead by anyone."""
+        return sum(kind == "leave" for d in self.delegates for kind, _ in d.events)
+
+    def reconnect(self) -> None:
+        """What Serf does above: now and then, try to join one of those held for dead."""
+        net = self.net
+        for host, machine in zip(self.hosts, self.machines, strict=True):
+            alive = {node.name for node in machine.members()}
+            missing = [m.config for m in self.machines if m.config.name not in alive]
+            if missing and net.rng.random() < len(missing) / len(self.machines):
+                lost = net.rng.choice(missing)
+                machine.join(lost.name, lost.advertise, net.now)
+                net.pump(host)
+        net.at(net.now + _RECONNECT_S, self.reconnect)
+
+
+def test_partition_of_a_third_heals() -> None:
+    net = SimNet(_SEED, loss=0.05)
+    print(f"seed {net.seed}, {_MEMBERS} members, {net.loss:.0%} of datagrams lost")
+    cluster = _Cluster(net, _MEMBERS)
+    joined_at = net.now
+    assert net.run_until(cluster.whole, 120), "the joins never converged"
+    print(f"joined: converged {net.now - joined_at:.1f} s after the last of them")
+
+    quiet_packets, quiet_at = net.packets_sent, net.now
+    net.run(20)
+    rate = (net.packets_sent - quiet_packets) / _MEMBERS / (net.now - quiet_at)
+    print(f"quiet: {rate:.1f} packets a second and member, {cluster.deaths()} false deaths")
+    assert cluster.deaths() == 0
+
+    net.partition(cluster.hosts[: _MEMBERS // 3])
+    net.run(20)
+    dead = cluster.deaths()
+    print(f"partitioned for 20 s: {dead} deaths declared")
+    assert dead > _MEMBERS
+
+    net.heal()
+    net.at(net.now + 1, cluster.reconnect)
+    healed_at = net.now
+    assert net.run_until(cluster.whole, 240), "a false death did not heal"
+    print(f"healed: converged {net.now - healed_at:.1f} s later; {net.packets_sent} packets in all")
