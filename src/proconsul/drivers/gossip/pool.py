@@ -82,7 +82,7 @@ class GossipPool:
         """
         self._config, self._transport, self._on_event = config, transport, on_event
         self._default_port = default_port
-        self._rng: Rng = rng if rng is not None else random.SystemRandom()
+        self._rng: Rng = rng if rng is not None else random.Random()
         self._log = logging.getLogger(f"proconsul.{config.log_name}")
         self._file: SnapshotFile | None = None
         if snapshot_path is not None:

@@ -190,18 +190,25 @@ class Serf:
 
     def get_timer(self) -> float | None:
         """When `handle_timer` is due."""
-        candidates = (
-            self.memberlist.get_timer(),
-            self.roster.next_prune(),
-            self.node.queries.next_deadline(),
-            *self._timers.values(),
-        )
-        return min((at for at in candidates if at is not None), default=None)
+        at = self.memberlist.get_timer()
+        own = self._own_timer()
+        return own if at is None or (own is not None and own < at) else at
+
+    def _own_timer(self) -> float | None:
+        candidates = [*self._timers.values()]
+        if (prune := self.roster.next_prune()) is not None:
+            candidates.append(prune)
+        if (deadline := self.node.queries.next_deadline()) is not None:
+            candidates.append(deadline)
+        return min(candidates, default=None)
 
     def handle_timer(self, now: float) -> None:
         """Do whatever is due."""
         self.node.now = now
         self.memberlist.handle_timer(now)
+        own = self._own_timer()
+        if own is None or own > now:
+            return
         self.roster.handle_prunes(now)
         self.node.handle_queries()
         for name in [name for name, at in self._timers.items() if at <= now]:

@@ -111,7 +111,9 @@ class Queries:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is due."""
-        return min((running.deadline for running in self._running.values()), default=None)
+        if not self._running:
+            return None
+        return min(running.deadline for running in self._running.values())
 
     def handle_timer(self) -> list[int]:
         """Close the queries whose time is up; returns their ids."""

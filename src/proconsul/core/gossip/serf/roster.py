@@ -230,7 +230,7 @@ class Roster:
 
     def next_prune(self) -> float | None:
         """When `handle_prunes` is due."""
-        return min(self._prunes.values(), default=None)
+        return min(self._prunes.values()) if self._prunes else None
 
     def handle_prunes(self, now: float) -> None:
         """Erase those whose leave has had its time to spread."""
