@@ -1,0 +1,161 @@
+"""The machine, step by step."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from proconsul.core.raft.log import Log, MemoryLogStore
+from proconsul.core.raft.machine import Raft
+from proconsul.core.raft.types import (
+    Config,
+    ConfigurationError,
+    HardState,
+    NotLeader,
+    Output,
+    Reply,
+    Role,
+    Send,
+)
+from proconsul.wire.raft import (
+    UNSUPPORTED_PROTOCOL,
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Configuration,
+    Entry,
+    LogType,
+    RequestVoteRequest,
+    RequestVoteResponse,
+    Server,
+    Suffrage,
+    TimeoutNowRequest,
+)
+
+
+def _machine() -> Raft:
+    log = Log(MemoryLogStore())
+    return Raft(Config(), "a", "a:1", log, HardState(), None, random.Random(1))
+
+
+def _outputs(raft: Raft, *, durable: bool = True, now: float = 0.0) -> list[Output]:
+    outputs = []
+    while (out := raft.take_output()) is not None:
+        outputs.append(out)
+        if durable and (out.writes or out.send_durable):
+            raft.persisted(out.seq, now)
+    return outputs
+
+
+def _three() -> Configuration:
+    return Configuration(tuple(Server(Suffrage.VOTER, i, f"{i}:1") for i in "abc"))
+
+
+def _replies(outputs: list[Output]) -> list[Reply]:
+    return [r for o in outputs for r in (*o.send, *o.send_durable) if isinstance(r, Reply)]
+
+
+def test_a_lone_voter_leads_as_soon_as_its_vote_is_durable() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    raft.bootstrap(Configuration((Server(Suffrage.VOTER, "a", "a:1"),)), 0.0)
+    (out,) = _outputs(raft, durable=False)
+    assert raft.state.role is Role.CANDIDATE
+    raft.persisted(out.seq, 0.0)
+    assert raft.state.role is Role.LEADER
+    outputs = _outputs(raft)
+    assert [e.type for o in outputs for e in o.append] == [LogType.NOOP]
+    assert raft.state.commit_index == 2
+    assert raft.get_timer() is None, "a lone leader has nothing to wait for"
+
+
+def test_nothing_commits_before_it_is_durable() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    raft.bootstrap(Configuration((Server(Suffrage.VOTER, "a", "a:1"),)), 0.0)
+    _outputs(raft)
+    index = raft.propose([(LogType.COMMAND, b"x")], 1.0)
+    (out,) = _outputs(raft, durable=False)
+    assert raft.state.commit_index == index - 1
+    raft.persisted(out.seq, 1.0)
+    assert raft.state.commit_index == index
+
+
+def test_bootstrap_only_once() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    raft.bootstrap(_three(), 0.0)
+    with pytest.raises(ConfigurationError):
+        raft.bootstrap(_three(), 0.0)
+
+
+def test_a_vote_leaves_only_behind_its_persistence_and_is_given_once() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    raft.bootstrap(_three(), 0.0)
+    _outputs(raft)
+    raft.request("b", RequestVoteRequest(2, b"b:1", 1, 1), 0.1)
+    (out,) = _outputs(raft)
+    assert out.hard_state == HardState(2, 2, b"b:1")
+    assert out.send_durable == [Reply("b", RequestVoteResponse(2, granted=True))]
+    raft.request("c", RequestVoteRequest(2, b"c:1", 1, 1), 0.1)
+    (reply,) = _replies(_outputs(raft))
+    assert reply.response == RequestVoteResponse(2, granted=False)
+
+
+def test_votes_are_refused_while_a_leader_is_known() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    raft.request(0, AppendEntriesRequest(1, b"b:1"), 0.1)
+    _outputs(raft)
+    raft.request(1, RequestVoteRequest(9, b"c:1", 9, 9), 0.2)
+    (reply,) = _replies(_outputs(raft))
+    assert reply.response == RequestVoteResponse(1, granted=False)
+    raft.request(2, RequestVoteRequest(9, b"c:1", 9, 9, leadership_transfer=True), 0.3)
+    (reply,) = _replies(_outputs(raft))
+    assert reply.response == RequestVoteResponse(9, granted=True)
+
+
+def test_a_conflicting_suffix_is_replaced_and_last_log_is_from_before() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    old = tuple(Entry(i, 1, LogType.COMMAND, b"old") for i in (1, 2, 3))
+    raft.request(0, AppendEntriesRequest(1, b"b:1", 0, 0, old, 1), 0.0)
+    _outputs(raft)
+    new = (Entry(2, 2, LogType.COMMAND, b"new"),)
+    raft.request(1, AppendEntriesRequest(2, b"c:1", 1, 1, new, 2), 0.0)
+    (out,) = _outputs(raft)
+    assert (out.truncate_from, out.append, out.commit_index) == (2, list(new), 2)
+    assert out.send_durable == [Reply(1, AppendEntriesResponse(2, 3, success=True))]
+    raft.request(2, AppendEntriesRequest(2, b"c:1", 7, 2), 0.0)
+    (reply,) = _replies(_outputs(raft))
+    assert reply.response == AppendEntriesResponse(2, 2, success=False, no_retry_backoff=True)
+
+
+def test_other_protocol_versions_are_refused() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    raft.request(0, TimeoutNowRequest(protocol_version=1), 0.0)
+    assert _replies(_outputs(raft)) == [Reply(0, None, UNSUPPORTED_PROTOCOL)]
+
+
+def test_a_leader_steps_down_when_its_lease_ends() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    raft.bootstrap(_three(), 0.0)
+    _outputs(raft)
+    raft.request(0, TimeoutNowRequest(), 0.1)
+    votes = [s for o in _outputs(raft) for s in o.send_durable if isinstance(s, Send)]
+    assert {s.server_id for s in votes} == {"b", "c"}
+    raft.response(votes[0].rid, RequestVoteResponse(2, granted=True), 0.2)
+    assert raft.state.role is Role.LEADER
+    now = 0.2
+    while raft.state.role is Role.LEADER:
+        at = raft.get_timer()
+        assert at is not None
+        now = max(at, now)
+        raft.handle_timer(now)
+        _outputs(raft, now=now)
+    assert 0.7 <= now < 0.71
+    with pytest.raises(NotLeader):
+        raft.propose([(LogType.COMMAND, b"")], now)
