@@ -1,0 +1,138 @@
+"""`RaftNode` with real disks and sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import pytest
+from raft_support import Member, cluster, leader_of, soon, until
+
+from proconsul.core.raft.types import NotLeader
+from proconsul.drivers.raft.applier import Halted
+from proconsul.drivers.raft.node import ApplyTimeout
+
+
+def test_a_lone_server_leads_at_once_and_keeps_its_state(tmp_path: Path) -> None:
+    async def run() -> None:
+        (member,) = await cluster(tmp_path, "a")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await leader_of([member])
+        assert loop.time() - began < 1
+        assert await member.node.apply(b"one", soon()) == (3, b"one")
+        await asyncio.gather(*(member.node.apply(b"%d" % i, soon()) for i in range(100)))
+        await member.node.verify_leader(soon())
+        stats = member.node.stats()
+        assert (stats["state"], stats["num_peers"], stats["last_contact"]) == ("Leader", "0", "0")
+        # As after a crash: what was acknowledged is on disk already.
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        await member.stop()
+        assert member.leading == [True, False]
+
+        again = Member(tmp_path, "a")
+        again.address = member.address
+        await again.listen()
+        shutil.rmtree(tmp_path / "a")
+        shutil.move(tmp_path / "b", tmp_path / "a")
+        await again.start()
+        assert again.node.has_state
+        await leader_of([again])
+        await again.node.barrier(soon())
+        assert again.fsm.commands[0] == b"one"
+        assert len(again.fsm.commands) == 101
+        await again.stop()
+
+    asyncio.run(run())
+
+
+def test_three_elect_replicate_lose_one_and_catch_up_by_snapshot(tmp_path: Path) -> None:
+    async def run() -> None:
+        members = await cluster(tmp_path, "abc")
+        leader = await leader_of(members)
+        follower, lost = (m for m in members if m is not leader)
+        await leader.node.apply(b"first", soon())
+        await leader.node.verify_leader(soon())
+        await until(lambda: all(m.fsm.commands == [b"first"] for m in members))
+        with pytest.raises(NotLeader) as refusal:
+            await follower.node.apply(b"x", soon())
+        assert refusal.value.leader == (leader.name, leader.address)
+
+        await lost.stop()
+        for i in range(0, 200, 50):
+            await asyncio.gather(*(leader.node.apply(b"%d" % k, soon()) for k in range(i, i + 50)))
+        assert await leader.node.snapshot() is not None
+        back = Member(tmp_path, lost.name)
+        back.address = lost.address
+        await back.listen()
+        await back.start()
+        await until(lambda: back.fsm.commands == leader.fsm.commands)
+        assert back.node.stats()["last_snapshot_index"] != "0"
+
+        # The leader dies: the other two go on.
+        await leader.stop()
+        rest = [follower, back]
+        new = await leader_of(rest)
+        await new.node.apply(b"after", soon())
+        await until(lambda: all(m.fsm.commands[-1] == b"after" for m in rest))
+        for member in rest:
+            await member.stop()
+
+    asyncio.run(run())
+
+
+def test_members_change_and_leadership_moves(tmp_path: Path) -> None:
+    async def run() -> None:
+        members = await cluster(tmp_path, "abc", voters="a")
+        a, b, c = members
+        await leader_of([a])
+        await a.node.add_nonvoter("b", b.address, soon())
+        await a.node.add_voter("b", b.address, soon())
+        await a.node.add_voter("c", c.address, soon())
+        await a.node.apply(b"x", soon())
+        await until(lambda: all(m.fsm.commands == [b"x"] for m in members))
+        await a.node.leadership_transfer(soon(), "b")
+        await until(lambda: b.node.is_leader)
+        await b.node.barrier(soon())
+        await b.node.remove_server("b", soon())
+        await until(lambda: a.node.is_leader or c.node.is_leader)
+        leader = await leader_of([a, c])
+        assert {s.id for s in leader.node.configuration()[0].servers} == {"a", "c"}
+        assert not b.node.is_leader
+        for member in members:
+            await member.stop()
+
+    asyncio.run(run())
+
+
+def test_a_leader_without_quorum_gives_up(tmp_path: Path) -> None:
+    async def run() -> None:
+        members = await cluster(tmp_path, "abc")
+        leader = await leader_of(members)
+        await leader.node.barrier(soon())
+        for member in members:
+            if member is not leader:
+                await member.stop()
+        with pytest.raises((NotLeader, ApplyTimeout)):
+            await leader.node.verify_leader(soon(2))
+        await until(lambda: not leader.node.is_leader)
+        assert leader.leading == [True, False]
+        await leader.stop()
+
+    asyncio.run(run())
+
+
+def test_a_state_machine_that_fails_halts_the_server(tmp_path: Path) -> None:
+    async def run() -> None:
+        (member,) = await cluster(tmp_path, "a")
+        await leader_of([member])
+        with pytest.raises(Halted):
+            await member.node.apply(b"boom", soon())
+        assert [str(error) for error in member.failures] == ["cannot apply"]
+        assert not member.node.is_leader
+        with pytest.raises(Halted):
+            await member.node.apply(b"x", soon())
+        await member.stop()
+
+    asyncio.run(run())
