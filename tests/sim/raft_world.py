@@ -60,9 +60,7 @@ class Node:
         self.members = snapshot.configuration if snapshot else Configuration()
         self.members_index = snapshot.configuration_index if snapshot else 0
         log = Log(disk.store, self.applied_index, self.applied_term)
-        self.core = Raft(
-            CONFIG, name, name, log, disk.store.hard_state(), snapshot, world.rng
-        )
+        self.core = Raft(CONFIG, name, name, log, disk.store.hard_state(), snapshot, world.rng)
         self.unwritten: list[Output] = []
         self.writing = False
         self.armed: float | None = None
@@ -127,9 +125,7 @@ class Node:
             self.world.applied(self, entry)
 
     def take_snapshot(self) -> None:
-        meta = SnapshotMeta(
-            self.applied_index, self.applied_term, self.members, self.members_index
-        )
+        meta = SnapshotMeta(self.applied_index, self.applied_term, self.members, self.members_index)
         if meta.index > self.core.state.log.snapshot_index:
             self.disk.snapshot, self.disk.state = meta, tuple(self.applied)
             self.core.compact(meta.index, meta.term)
@@ -233,7 +229,11 @@ class World:
             if send.channel is Channel.SNAPSHOT and response is not None:
                 ok = getattr(response, "success")  # noqa: B009
                 node.core.snapshot_sent(
-                    send.rid, response.term, ok, snapshot_index, self.now  # type: ignore[union-attr]
+                    send.rid,
+                    response.term,
+                    ok,
+                    snapshot_index,
+                    self.now,  # type: ignore[union-attr]
                 )
             elif response is None:
                 node.core.failed(send.rid, self.now)
@@ -288,9 +288,7 @@ class World:
     # -- clients and checks
 
     def leader(self) -> Node | None:
-        leaders = [
-            n for n in self.nodes.values() if n.alive and n.core.state.role is Role.LEADER
-        ]
+        leaders = [n for n in self.nodes.values() if n.alive and n.core.state.role is Role.LEADER]
         return max(leaders, key=lambda n: n.core.state.term, default=None)
 
     def propose(self, node: Node, data: bytes) -> None:

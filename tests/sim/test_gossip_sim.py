@@ -35,7 +35,7 @@ class _Cluster:
         self.hosts: list[SimHost] = []
         self.machines: list[Memberlist] = []
         self.delegates: list[RecordingDelegate] = []
-        self.failed: list[dict[str, tuple[str, int]]] = []
+        self._last_unready = 0
         for index in range(size):
             self._add(index)
             net.run(0.02)
@@ -57,11 +57,16 @@ class _Cluster:
 
     def whole(self) -> bool:
         """Everyone holds everyone for alive."""
-        size = len(self.machines)
-        return all(
-            len(m.nodes) == size and all(n.state is NodeState.ALIVE for n in m.nodes.values())
-            for m in self.machines
-        )
+        machines = self.machines
+        # Who was not yet there last time is asked first: that ends most calls at once.
+        for index in (self._last_unready, *range(len(machines))):
+            nodes = machines[index].nodes
+            if len(nodes) < len(machines) or any(
+                node.state is not NodeState.ALIVE for node in nodes.values()
+            ):
+                self._last_unready = index
+                return False
+        return True
 
     def deaths(self) -> int:
         """How often anyone was declared dead by anyone."""
@@ -85,23 +90,23 @@ def test_partition_of_a_third_heals() -> None:
     print(f"seed {net.seed}, {_MEMBERS} members, {net.loss:.0%} of datagrams lost")
     cluster = _Cluster(net, _MEMBERS)
     joined_at = net.now
-    assert net.run_until(cluster.whole, 120), "the joins never converged"
+    assert net.run_until(cluster.whole, 240, 1.0), "the joins never converged"
     print(f"joined: converged {net.now - joined_at:.1f} s after the last of them")
 
     quiet_packets, quiet_at = net.packets_sent, net.now
-    net.run(20)
+    net.run(10)
     rate = (net.packets_sent - quiet_packets) / _MEMBERS / (net.now - quiet_at)
     print(f"quiet: {rate:.1f} packets a second and member, {cluster.deaths()} false deaths")
     assert cluster.deaths() == 0
 
     net.partition(cluster.hosts[: _MEMBERS // 3])
-    net.run(20)
+    net.run(16)
     dead = cluster.deaths()
-    print(f"partitioned for 20 s: {dead} deaths declared")
+    print(f"partitioned for 16 s: {dead} deaths declared")
     assert dead > _MEMBERS
 
     net.heal()
     net.at(net.now + 1, cluster.reconnect)
     healed_at = net.now
-    assert net.run_until(cluster.whole, 240), "a false death did not heal"
+    assert net.run_until(cluster.whole, 300, 1.0), "a false death did not heal"
     print(f"healed: converged {net.now - healed_at:.1f} s later; {net.packets_sent} packets in all")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 import pytest
+from raft_world import World
 
 from proconsul.core.raft.membership import Change
 from proconsul.core.raft.types import RaftError
-from raft_world import World
 
 NAMES = ["a", "b", "c", "d", "e"]
 BASE_SEED = int(os.environ.get("PROCONSUL_SIM_SEED", "20260"))

@@ -116,6 +116,42 @@ class Forwarder:
             return decode(answer, method.response)
         return await self._here(endpoint, request, None)
 
+    def try_call(self, name: str, request: Any) -> Any | None:
+        """The answer to a read that this server can give at once; None if it has to wait.
+
+        Such a read runs through its handler without ever suspending, which spares hot reads a task.
+        """
+        endpoint = self._table[name]
+        method = endpoint.method
+        if (
+            not method.is_read
+            or getattr(request, "min_query_index", 0)
+            or getattr(request, "require_consistent", False)
+            or not self._answers(method, request)
+        ):
+            return None
+        running = self._here(endpoint, request, None)
+        try:
+            running.send(None)
+        except StopIteration as finished:
+            return finished.value
+        running.close()
+        return None
+
+    def _answers(self, method: Method, request: Any) -> bool:
+        """Whether this very server is the one to answer, as things are now."""
+        if method.route is Route.HERE:
+            return True
+        datacenter = getattr(request, method.datacenter_field)
+        if datacenter not in ("", self._config.datacenter):
+            return False
+        if method.route is Route.DATACENTER:
+            return True
+        server = self._server
+        if method.is_read and request.allow_stale and server.heard_from_leader():
+            return True
+        return server.is_leader and not server.is_leaving
+
     async def call_datacenter(self, name: str, datacenter: str, request: Any) -> Any:
         """Send to another datacenter's servers whatever the method's route says."""
         answer = await self._to_datacenter(METHODS[name], datacenter, request, encode(request))
@@ -135,18 +171,11 @@ class Forwarder:
         self, method: Method, request: Any, body: Callable[[], bytes]
     ) -> bytes | None:
         """The remote answer, or None if this server is the one to answer."""
-        if method.route is Route.HERE:
+        if self._answers(method, request):
             return None
-        datacenter = request.datacenter
+        datacenter = getattr(request, method.datacenter_field)
         if datacenter not in ("", self._config.datacenter):
             return await self._to_datacenter(method, datacenter, request, body())
-        if method.route is Route.DATACENTER:
-            return None
-        server = self._server
-        if method.is_read and request.allow_stale and server.heard_from_leader():
-            return None
-        if server.is_leader and not server.is_leaving:
-            return None
         return await self._to_leader(method, request, body())
 
     async def _to_leader(self, method: Method, request: Any, body: bytes) -> bytes | None:

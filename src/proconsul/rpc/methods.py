@@ -60,7 +60,13 @@ METHODS: dict[str, Method] = {
         Method("Coordinate.ListNodes", o.DCSpecificRequest, co.IndexedCoordinates, _LEADER),
         Method("Coordinate.Node", o.NodeSpecificRequest, co.IndexedCoordinates, _LEADER),
         Method("FederationState.Apply", f.FederationStateRequest, bool, _PRIMARY, is_read=False),
-        Method("FederationState.Get", f.FederationStateQuery, f.FederationStateResponse, _LEADER),
+        Method(
+            "FederationState.Get",
+            f.FederationStateQuery,
+            f.FederationStateResponse,
+            _LEADER,
+            datacenter_field="target_datacenter",
+        ),
         Method("FederationState.List", o.DCSpecificRequest, f.IndexedFederationStates, _LEADER),
         Method(
             "FederationState.ListMeshGateways",

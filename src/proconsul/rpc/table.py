@@ -55,6 +55,8 @@ class Method:
     response: Any
     route: Route
     is_read: bool = True
+    datacenter_field: str = "datacenter"
+    """The request's field that says where it is to be answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class Pump:
         self._transport, self._scope, self._on_output = transport, scope, on_output
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        """uvloop gives a timer that is due already no `when()`."""
         self._streams: dict[int, GossipStream] = {}
         self._accepted_sid = 1
 
@@ -68,10 +70,11 @@ class Pump:
             self._do(output)
         at = self.serf.get_timer()
         timer = self._timer
-        if at is None or self.closed or (timer is not None and timer.when() <= at):
+        if at is None or self.closed or (timer is not None and self._timer_at <= at):
             return  # a timer that fires too early only sets itself anew
         if timer is not None:
             timer.cancel()
+        self._timer_at = at
         self._timer = self._loop.call_at(at, self._time_is_up)
 
     def _time_is_up(self) -> None:

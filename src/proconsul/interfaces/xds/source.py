@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from proconsul.mesh.errors import ProxyDeniedError, UnknownProxyError
 from proconsul.mesh.snapshot import MeshGatewaySnapshot
-from proconsul.util.errors import ProconsulError
 
-
-class UnknownProxyError(ProconsulError):
-    """No proxy of this id is registered with the agent (any more)."""
-
-
-class ProxyDeniedError(ProconsulError):
-    """The token that the proxy shows may not act for its service."""
+__all__ = ["ProxyDeniedError", "SnapshotSource", "UnknownProxyError"]
 
 
 class SnapshotSource(Protocol):

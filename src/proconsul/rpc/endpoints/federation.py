@@ -43,11 +43,10 @@ class FederationStates:
     async def get(self, request: f.FederationStateQuery, call: Call) -> f.FederationStateResponse:
         if not call.authorizer.operator_read():
             raise PermissionDeniedError
-        target = request.target_datacenter or request.datacenter
         return await read(
             self._server,
             request,
-            lambda: self._server.store.federation.get(target),
+            lambda: self._server.store.federation.get(request.datacenter),
             lambda row: {"state": row},
             f.FederationStateResponse,
         )

@@ -52,7 +52,7 @@ class Kvs:
         return await read(
             self._server,
             request,
-            lambda: self._server.store.kv.list(request.key),
+            lambda: self._server.store.kv.entries(request.key),
             build,
             kv.IndexedDirEntries,
         )
@@ -62,7 +62,7 @@ class Kvs:
         return await read(
             self._server,
             request,
-            lambda: self._server.store.kv.list_keys(request.prefix, request.separator),
+            lambda: self._server.store.kv.keys(request.prefix, request.separator),
             lambda keys: {"keys": [key for key in keys if may(key)] or None},
             kv.IndexedKeyList,
         )

@@ -86,6 +86,10 @@ class CheckRunner:
         if timer is not None:
             timer.cancel()
 
+    def stats(self) -> dict[str, str]:
+        """For `consul info`."""
+        return {"check_monitors": str(len(self._tasks)), "check_ttls": str(len(self._ttl))}
+
     def heartbeat(self, check_id: str, status: str, output: str) -> None:
         """A TTL check reports. Raises `LocalStateError` if it is not one."""
         spec = self._specs.get(check_id)

@@ -503,6 +503,28 @@ class Server:
         """See `rpc.caller.RpcCaller.call`."""
         return await self._forwarder.call(method, request)
 
+    def try_call(self, method: str, request: Any) -> Any | None:
+        """The answer of `call` if it can be had here without waiting, else None."""
+        return self._forwarder.try_call(method, request)
+
+    def stats(self) -> dict[str, dict[str, str]]:
+        """For `consul info`."""
+        stats = {
+            "consul": {
+                "acl": "disabled",
+                "bootstrap": str(self.config.bootstrap).lower(),
+                "known_datacenters": str(len(self.router.datacenters())),
+                "leader": str(self.is_leader).lower(),
+                "leader_addr": self.leader_address(),
+                "server": "true",
+            },
+            "raft": self.raft.stats(),
+            "serf_lan": self.lan.stats(),
+        }
+        if self.wan is not None:
+            stats["serf_wan"] = self.wan.stats()
+        return stats
+
     async def primary_roots(self, request: DCSpecificRequest) -> IndexedCARoots:
         """`ConnectCA.Roots` of the primary datacenter."""
         primary = self.config.identity.primary_datacenter

@@ -293,10 +293,14 @@ class Memberlist:
         self._prober.tick(now)
 
     def _tick_gossip(self, now: float) -> None:
-        config = self.config
-        self._timers.add(now + config.gossip_interval_s, self._tick_gossip)
-        dead_since = now - config.gossip_to_the_dead_s
-        me = config.name
+        self._timers.add(now + self.config.gossip_interval_s, self._tick_gossip)
+        if len(self._membership.nodes) > 1:
+            self._packets.gossip(self._choose_listeners)
+
+    def _choose_listeners(self) -> list[Node]:
+        """Whom to gossip to: members, and those who died so lately that they may still refute."""
+        dead_since = self._now - self.config.gossip_to_the_dead_s
+        me = self.config.name
 
         def wanted(node: Node) -> bool:
             state = node.state
@@ -304,7 +308,7 @@ class Memberlist:
                 return node.state_change >= dead_since
             return state is not NodeState.LEFT and node.name != me
 
-        self._packets.gossip(self._membership.random_nodes(config.gossip_nodes, wanted))
+        return self._membership.random_nodes(self.config.gossip_nodes, wanted)
 
     def _tick_push_pull(self, now: float) -> None:
         scale = push_pull_scale(len(self._membership.nodes))

@@ -81,12 +81,16 @@ class PacketSender:
             message = make_compound([message, *rumours[: _COMPOUND_MAX - 1]])
         self.send_alone(node, address, message)
 
-    def gossip(self, nodes: list[Node]) -> None:
-        """Send rumours, if there are any, to each of `nodes`."""
-        for node in nodes:
-            rumours = self._rumours(self._room)
-            if not rumours:
-                return
+    def gossip(self, choose: Callable[[], list[Node]]) -> None:
+        """Send rumours, if there are any, to each of the nodes that `choose` then chooses."""
+        rumours = self._rumours(self._room)
+        if not rumours:
+            return  # five times a second, nearly always
+        for index, node in enumerate(choose()):
+            if index:
+                rumours = self._rumours(self._room)
+                if not rumours:
+                    return
             message = rumours[0] if len(rumours) == 1 else make_compound(rumours[:_COMPOUND_MAX])
             self.send_alone(node.name, node.address, message)
 
