@@ -1,0 +1,358 @@
+"""The composition root: a configuration in, a running agent out.
+
+Builds the core, the agent around it, and its interfaces; then runs until a signal or a leave.
+SIGHUP reloads, SIGINT and SIGTERM end (gracefully where so configured), a second one ends at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import ipaddress
+import logging
+import os
+import signal
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from proconsul.app import build
+from proconsul.config.load import load_config
+from proconsul.config.model import AgentConfig, ListenAddress
+from proconsul.config.reload import reloadable
+from proconsul.domain.definitions import CheckDefinition, ServiceDefinition
+from proconsul.domain.go_decode import decode_service_definition, decode_struct
+from proconsul.drivers import logs
+from proconsul.drivers.gossip.pool import PoolEvent
+from proconsul.drivers.http import HttpLimits, HttpServer
+from proconsul.drivers.scope import TaskScope
+from proconsul.federation.retry_join import Resolver, RetryJoinError, retry_join
+from proconsul.interfaces.http.ports import HttpApiConfig
+from proconsul.interfaces.http.routes import build_api
+from proconsul.services.agent.agent import Agent
+from proconsul.services.agent.client import Client
+from proconsul.services.server.server import Server
+from proconsul.util.errors import ConfigError, ProconsulError
+from proconsul.util.metrics import Metrics
+
+if TYPE_CHECKING:
+    from proconsul.interfaces.xds.server import XdsServer
+
+log = logging.getLogger("proconsul.agent")
+
+LEAVE_S_MAX = 30.0
+XDS_POLL_S = 0.05
+
+
+def run(config: AgentConfig) -> int:
+    """Run an agent until it ends; its exit status."""
+    logs.setup(
+        config.log.level,
+        as_json=config.log.json,
+        file=config.log.file,
+        rotate_bytes=config.log.rotate_bytes,
+        rotate_duration_s=config.log.rotate_duration_s,
+        rotate_max_files=config.log.rotate_max_files,
+    )
+    try:
+        return uvloop.run(_Process(config).run())
+    except (ProconsulError, OSError) as error:
+        log.error("Error starting agent: %s", error)
+        return 1
+
+
+class _Process:
+    """One agent process."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._metrics = Metrics(time.time)
+        self._scope = TaskScope("process")
+        self._ended = asyncio.Event()
+        self._exit_status = 0
+        self._signals = 0
+        self._failure: Exception | None = None
+        self._resolver: Resolver | None = None
+
+    async def run(self) -> int:
+        agent = Agent(build.agent_settings(self._config), self._metrics, self._core, self._reload)
+        self._agent = agent
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        http: HttpServer | None = None
+        try:
+            services, checks = definitions(self._config)
+            await agent.start(services, checks)
+            http = await self._serve_http(agent)
+            self._start_loops(agent)
+            self._write_pid()
+            log.info("agent: Consul agent running! node=%s", self._config.node_name)
+            # What is loaded by now stays: collections need not look at it again.
+            gc.collect()
+            gc.freeze()
+            await self._until_end(agent)
+        finally:
+            if http is not None:
+                await http.aclose()
+            await self._scope.aclose()
+            await agent.aclose()
+            self._remove_pid()
+        log.info("Exit code: code=%d", self._exit_status)
+        return self._exit_status
+
+    # -- composition -----------------------------------------------------------------------
+
+    def _core(self, on_member_event: Callable[[bool, PoolEvent], None]) -> Server | Client:
+        config = self._config
+        if config.server:
+            return Server(
+                build.server_config(config), self._metrics, on_member_event, self._core_failed
+            )
+        return Client(
+            build.client_config(config), build.tls_config(config), self._metrics, on_member_event
+        )
+
+    def _core_failed(self, error: Exception) -> None:
+        """Disk or state machine failed: going on would diverge from the other servers."""
+        log.error("shutting down: %s", error)
+        self._exit_status = 1
+        self._ended.set()
+
+    async def _serve_http(self, agent: Agent) -> HttpServer:
+        config = self._config
+        api = build_api(agent, http_config(config))
+        server = HttpServer(
+            api,
+            admit=api.admit,
+            metrics=self._metrics,
+            limits=HttpLimits(connections_per_client_max=config.limits.http_max_conns_per_client),
+        )
+        for address in config.addresses.http:
+            await self._listen(server, address, None)
+        if config.addresses.https:
+            context = build.https_context(config.tls)
+            for address in config.addresses.https:
+                await self._listen(server, address, context)
+        return server
+
+    async def _listen(
+        self, server: HttpServer, address: ListenAddress, tls: ssl.SSLContext | None
+    ) -> None:
+        if isinstance(address, str):
+            mode = self._config.http.unix_socket_mode
+            await server.listen_unix(address, mode=int(mode, 8) if mode else 0o755)
+            return
+        timeout = self._config.limits.https_handshake_timeout_s
+        await server.listen_tcp(*address, tls=tls, handshake_timeout_s=timeout)
+
+    def _start_loops(self, agent: Agent) -> None:
+        config, scope = self._config, self._scope
+        _ = scope.spawn("join-lan", self._join_lan(agent))
+        core = agent.core
+        if isinstance(core, Server):
+            if core.federation is None:
+                _ = scope.spawn("join-wan", self._join_wan(core))
+            elif not config.is_primary:
+                core.federation.refresh_primary_gateways(
+                    config.primary_gateways,
+                    self._discovery(),
+                    config.primary_gateways_interval_s,
+                    scope,
+                )
+        if config.addresses.grpc:
+            _ = scope.supervise("xds", lambda: self._serve_xds(agent))
+
+    async def _join_lan(self, agent: Agent) -> None:
+        join = self._config.join_lan
+        if join.start_join:
+            try:
+                count = await agent.core.lan.join(join.start_join)
+                log.info("(LAN) joined: number_of_nodes=%d", count)
+            except ProconsulError as error:
+                self._end(f"failed to join LAN: {error}")
+                return
+        await self._retry("LAN", agent.core.lan.join, join)
+
+    async def _join_wan(self, core: Server) -> None:
+        join = self._config.join_wan
+        if core.wan is None:
+            return
+        if join.start_join:
+            try:
+                await core.wan.join(join.start_join)
+            except ProconsulError as error:
+                self._end(f"failed to join WAN: {error}")
+                return
+        await self._retry("WAN", core.wan.join, join)
+
+    async def _retry(
+        self, cluster: str, join: build.JoinCall, settings: build.JoinSettings
+    ) -> None:
+        if not settings.retry_join:
+            return
+        try:
+            await retry_join(
+                cluster,
+                settings.retry_join,
+                join,
+                self._discovery(),
+                interval_s=settings.retry_interval_s,
+                attempts_max=settings.retry_max,
+            )
+        except RetryJoinError as error:
+            self._end(str(error))
+
+    def _discovery(self) -> Resolver:
+        """Made on demand: most agents are given addresses, and providers cost memory."""
+        if self._resolver is None:
+            from proconsul.federation.discovery import (
+                Discover,
+                DiscoveryResolver,
+                default_providers,
+                installed_providers,
+            )
+
+            providers = [*default_providers(), *installed_providers()]
+            self._resolver = DiscoveryResolver(Discover(providers))
+        return self._resolver
+
+    def _end(self, reason: str) -> None:
+        log.error("%s", reason)
+        self._exit_status = 1
+        self._ended.set()
+
+    async def _serve_xds(self, agent: Agent) -> None:
+        """Serve proxies, but load gRPC (tens of MB) only once one is registered."""
+        changed = asyncio.Event()
+        unsubscribe = agent.local.subscribe(changed.set)
+        try:
+            while not any(service.kind for service in agent.local.services().values()):
+                changed.clear()
+                await changed.wait()
+        finally:
+            unsubscribe()
+        from proconsul.interfaces.xds.server import XdsConfig, XdsServer
+
+        binds = [_grpc_bind(address) for address in self._config.addresses.grpc]
+        server: XdsServer = XdsServer(XdsConfig(binds=binds), agent.proxies)
+        await server.start()
+        log.info("Started gRPC server: addresses=%s", ", ".join(binds))
+        try:
+            await self._ended.wait()
+        finally:
+            await server.stop()
+
+    # -- life ------------------------------------------------------------------------------
+
+    def _stop(self, number: signal.Signals) -> None:
+        self._signals += 1
+        log.info("Caught: signal=%s", signal.Signals(number).name.lower())
+        graceful = (
+            not self._config.skip_leave_on_interrupt
+            if number == signal.SIGINT
+            else self._config.leave_on_terminate
+        )
+        if graceful and self._signals == 1:
+            log.info("Gracefully shutting down agent...")
+            _ = self._scope.spawn("leave", self._agent.leave())
+            asyncio.get_running_loop().call_later(LEAVE_S_MAX, self._leave_too_slow)
+            return
+        self._exit_status = 0 if self._signals == 1 else 1
+        self._ended.set()
+
+    def _leave_too_slow(self) -> None:
+        if not self._ended.is_set():
+            log.error("Timeout on graceful leave.")
+            self._exit_status = 1
+            self._ended.set()
+
+    async def _until_end(self, agent: Agent) -> None:
+        left = self._scope.spawn("left", agent.stopped.wait())
+        ended = self._scope.spawn("ended", self._ended.wait())
+        await asyncio.wait((left, ended), return_when=asyncio.FIRST_COMPLETED)
+        self._ended.set()
+
+    def _hangup(self) -> None:
+        log.info("Caught: signal=hangup")
+        _ = self._scope.spawn("reload", self._reload_logged())
+
+    async def _reload_logged(self) -> None:
+        try:
+            await self._reload()
+        except ProconsulError as error:
+            log.error("Failed to reload configs: %s", error)
+
+    async def _reload(self) -> None:
+        """Read the configuration again and take over what may change."""
+        log.info("Reloading configuration...")
+        old = self._config
+        loaded = await asyncio.to_thread(load_config, old.argv)
+        new = loaded.config
+        changes = reloadable(old, new)
+        for path in changes.needs_restart:
+            log.warning("changed setting needs a restart of the agent to take effect: %s", path)
+        core = self._agent.core
+        if core.tls is not None:
+            core.tls.reload(build.tls_config(new))
+        logs.set_level(new.log.level)
+        if isinstance(core, Server) and core.federation is not None and core.federation.refresher:
+            core.federation.refresher.reload(new.primary_gateways)
+        services, checks = definitions(new)
+        self._agent.registrations.reload(services, checks)
+        self._agent.anti_entropy.trigger_full()
+        self._config = build.after_reload(old, new)
+
+    def _write_pid(self) -> None:
+        if self._config.pid_file:
+            try:
+                Path(self._config.pid_file).write_text(str(os.getpid()), encoding="ascii")
+            except OSError as error:
+                raise ConfigError(
+                    f"pid_file: cannot write {self._config.pid_file}: {error}"
+                ) from error
+
+    def _remove_pid(self) -> None:
+        if self._config.pid_file:
+            Path(self._config.pid_file).unlink(missing_ok=True)
+
+
+def http_config(config: AgentConfig) -> HttpApiConfig:
+    """The HTTP interface's settings."""
+    return HttpApiConfig(
+        datacenter=config.datacenter,
+        node_name=config.node_name,
+        default_token=config.acl.tokens.default,
+        response_headers=config.http.response_headers,
+        allow_write_from=tuple(
+            ipaddress.ip_network(cidr) for cidr in config.http.allow_write_http_from
+        ),
+        block_endpoints=config.http.block_endpoints,
+        kv_value_bytes_max=config.limits.kv_max_value_size,
+        discovery_max_stale_ns=int(config.discovery_max_stale_s * 1e9),
+        prometheus_retention_s=config.telemetry.prometheus_retention_time_s,
+        dev_mode=config.dev_mode,
+        translate_wan_addrs=config.translate_wan_addrs,
+        wan_join_disabled=config.federates_through_gateways,
+    )
+
+
+def definitions(
+    config: AgentConfig,
+) -> tuple[list[ServiceDefinition], list[CheckDefinition]]:
+    """The services and checks of the configuration files. Raises `ProconsulError`."""
+    services = [decode_service_definition(dict(body)) for body in config.service_definitions]
+    checks = [decode_struct(dict(body), CheckDefinition) for body in config.check_definitions]
+    return services, checks
+
+
+def _grpc_bind(address: ListenAddress) -> str:
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

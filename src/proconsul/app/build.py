@@ -1,0 +1,217 @@
+"""The agent's configuration, as each layer wants it."""
+
+from __future__ import annotations
+
+import dataclasses
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from proconsul import CONSUL_VERSION
+from proconsul.config.model import AgentConfig, GossipTuning, Join, Tls
+from proconsul.core.gossip.memberlist import MemberlistConfig
+from proconsul.core.gossip.memberlist.config import consul_lan_config, consul_wan_config
+from proconsul.core.raft.types import Config as RaftConfig
+from proconsul.domain.operator import AutopilotConfig
+from proconsul.drivers.tls_config import TlsConfig
+from proconsul.federation.names import split_wan_name
+from proconsul.services.agent.config import AgentSettings, ClientConfig
+from proconsul.services.server.config import GossipSettings, Identity, ServerConfig
+from proconsul.util.errors import ConfigError
+from proconsul.wire.memberlist_crypto import Keyring
+
+JoinCall = Callable[[Sequence[str]], Awaitable[int]]
+JoinSettings = Join
+_SECOND_NS = 1_000_000_000
+
+
+def identity(config: AgentConfig) -> Identity:
+    """Who this agent is."""
+    return Identity(
+        node_name=config.node_name,
+        node_id=config.node_id,
+        datacenter=config.datacenter,
+        primary_datacenter=config.primary_datacenter,
+        domain=config.domain,
+        build=CONSUL_VERSION,
+        acls_enabled=config.acl.enabled,
+    )
+
+
+def tls_config(config: AgentConfig) -> TlsConfig:
+    """TLS between agents."""
+    tls = config.tls
+    return TlsConfig(
+        ca_file=tls.ca_file,
+        ca_path=tls.ca_path,
+        cert_file=tls.cert_file,
+        key_file=tls.key_file,
+        verify_incoming=tls.verifies_incoming_rpc,
+        verify_outgoing=tls.verify_outgoing,
+        verify_server_hostname=tls.verify_server_hostname,
+        min_version=tls.min_version,
+    )
+
+
+def https_context(tls: Tls) -> ssl.SSLContext:
+    """TLS of the HTTPS listener. Raises `ConfigError`."""
+    if not tls.has_certificate:
+        raise ConfigError("ports.https needs cert_file and key_file: set both, or disable the port")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.cert_file, tls.key_file)
+        if tls.verifies_incoming_https:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(tls.ca_file or None, tls.ca_path or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"cert_file, key_file or ca_file cannot be used for HTTPS: {error}"
+        ) from error
+    return context
+
+
+def _memberlist(
+    base: MemberlistConfig, tuning: GossipTuning, config: AgentConfig
+) -> MemberlistConfig:
+    key = config.encrypt.key
+    return dataclasses.replace(
+        base,
+        gossip_interval_s=tuning.gossip_interval_s,
+        gossip_nodes=tuning.gossip_nodes,
+        probe_interval_s=tuning.probe_interval_s,
+        probe_timeout_s=tuning.probe_timeout_s,
+        suspicion_mult=tuning.suspicion_mult,
+        retransmit_mult=tuning.retransmit_mult,
+        keyring=Keyring(key) if key is not None else None,
+        verify_incoming=config.encrypt.verify_incoming,
+        verify_outgoing=config.encrypt.verify_outgoing,
+    )
+
+
+def _lan(config: AgentConfig) -> GossipSettings:
+    addresses = config.addresses
+    base = consul_lan_config(config.node_name, addresses.serf_lan_advertise)
+    base = dataclasses.replace(base, log_name="memberlist.lan")
+    return GossipSettings(
+        memberlist=_memberlist(base, config.gossip_lan, config),
+        bind=addresses.serf_lan_bind,
+        reconnect_timeout_s=config.join_lan.reconnect_timeout_s,
+    )
+
+
+def _wan(config: AgentConfig) -> GossipSettings | None:
+    addresses = config.addresses
+    if addresses.serf_wan_bind is None or addresses.serf_wan_advertise is None:
+        return None
+    name = f"{config.node_name}.{config.datacenter}"
+    base = consul_wan_config(name, addresses.serf_wan_advertise)
+    base = dataclasses.replace(base, log_name="memberlist.wan")
+    if config.federates_through_gateways:
+        own = config.datacenter
+        base = dataclasses.replace(
+            base,
+            require_node_names=True,
+            # A stream through gateways would only repeat what the packet through them tried.
+            disable_tcp_pings=lambda node: split_wan_name(node)[1] != own,
+        )
+    return GossipSettings(
+        memberlist=_memberlist(base, config.gossip_wan, config),
+        bind=addresses.serf_wan_bind,
+        reconnect_timeout_s=config.join_wan.reconnect_timeout_s,
+    )
+
+
+def _data_dir(config: AgentConfig) -> Path | None:
+    return Path(config.data_dir) if config.data_dir else None
+
+
+def _autopilot(config: AgentConfig) -> AutopilotConfig:
+    auto = config.autopilot
+    return AutopilotConfig(
+        cleanup_dead_servers=auto.cleanup_dead_servers,
+        last_contact_threshold_ns=int(auto.last_contact_threshold_s * _SECOND_NS),
+        max_trailing_logs=auto.max_trailing_logs,
+        min_quorum=auto.min_quorum,
+        server_stabilization_time_ns=int(auto.server_stabilization_time_s * _SECOND_NS),
+    )
+
+
+def server_config(config: AgentConfig) -> ServerConfig:
+    """What a server core is started with."""
+    addresses, raft, limits = config.addresses, config.raft, config.limits
+    token = config.acl.tokens.replication
+    return ServerConfig(
+        identity=identity(config),
+        lan=_lan(config),
+        wan=_wan(config),
+        rpc_bind=addresses.rpc_bind,
+        rpc_advertise=addresses.rpc_advertise,
+        data_dir=_data_dir(config),
+        tls=tls_config(config),
+        raft=RaftConfig(
+            heartbeat_timeout_s=raft.heartbeat_timeout_s,
+            election_timeout_s=raft.election_timeout_s,
+            leader_lease_s=raft.leader_lease_timeout_s,
+            snapshot_threshold=raft.snapshot_threshold,
+            snapshot_interval_s=raft.snapshot_interval_s,
+            trailing_logs=raft.trailing_logs,
+        ),
+        bootstrap=config.bootstrap,
+        bootstrap_expect=config.bootstrap_expect,
+        rejoin_after_leave=config.rejoin_after_leave,
+        leave_drain_s=config.leave_drain_time_s,
+        rpc_hold_s=config.rpc_hold_timeout_s,
+        rpc_handshake_s=limits.rpc_handshake_timeout_s,
+        rpc_max_conns_per_client=limits.rpc_max_conns_per_client,
+        default_query_s=config.http.default_query_time_s,
+        max_query_s=config.http.max_query_time_s,
+        coordinate_update_s=config.coordinate_update_period_s,
+        autopilot=_autopilot(config),
+        connect_enabled=config.connect.enabled,
+        mesh_gateway_federation=config.federates_through_gateways,
+        replication_token=lambda: token,
+    )
+
+
+def client_config(config: AgentConfig) -> ClientConfig:
+    """What a client core is started with."""
+    return ClientConfig(
+        identity=identity(config),
+        lan=_lan(config),
+        rpc_source=config.addresses.rpc_bind[0],
+        data_dir=_data_dir(config),
+        rejoin_after_leave=config.rejoin_after_leave,
+        rpc_hold_s=config.rpc_hold_timeout_s,
+        rpc_rate=config.limits.rpc_rate,
+        rpc_burst=config.limits.rpc_max_burst,
+    )
+
+
+def agent_settings(config: AgentConfig) -> AgentSettings:
+    """What the agent around its core is started with."""
+    checks = config.checks
+    return AgentSettings(
+        identity=identity(config),
+        is_server=config.server,
+        address=config.addresses.advertise,
+        tagged_addresses=config.addresses.tagged,
+        node_meta={"consul-network-segment": "", **config.node_meta},
+        data_dir=_data_dir(config),
+        grpc_port=config.ports.grpc,
+        anti_entropy_s=config.ae_interval_s,
+        check_update_interval_s=checks.update_interval_s,
+        check_output_max=checks.output_max_size,
+        discard_check_output=checks.discard_output,
+        deregister_after_min_s=checks.deregister_interval_min_s,
+        check_reap_s=checks.reap_interval_s,
+        coordinate_min_s=config.sync_coordinate_interval_min_s,
+        coordinate_rate=config.sync_coordinate_rate_target,
+        coordinates=not config.disable_coordinates,
+        agent_token=config.acl.tokens.agent or config.acl.tokens.default,
+    )
+
+
+def after_reload(old: AgentConfig, new: AgentConfig) -> AgentConfig:
+    """What is in force now: the new one, but for who we are."""
+    return dataclasses.replace(new, node_id=old.node_id)

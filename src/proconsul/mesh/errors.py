@@ -1,0 +1,13 @@
+"""Why a proxy gets no configuration."""
+
+from __future__ import annotations
+
+from proconsul.util.errors import ProconsulError
+
+
+class UnknownProxyError(ProconsulError):
+    """No proxy of this id is registered with the agent (any more)."""
+
+
+class ProxyDeniedError(ProconsulError):
+    """The token that the proxy shows may not act for its service."""

@@ -1,0 +1,345 @@
+"""The agent: what HTTP, xDS and the process see of a server or client.
+
+Composes registrations, checks, anti-entropy and proxies around a core (`Server` or `Client`), and
+implements `interfaces.http.ports.AgentPort` by structure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from proconsul import CONSUL_VERSION, VERSION
+from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, SerfError
+from proconsul.domain.catalog import HealthCheck, NodeService
+from proconsul.domain.coordinate import Coordinate, CoordinateUpdateRequest
+from proconsul.domain.definitions import CheckDefinition, DefinitionError, ServiceDefinition
+from proconsul.drivers.clock import SystemClock
+from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
+from proconsul.drivers.scope import TaskScope
+from proconsul.services.agent.anti_entropy import AntiEntropy, NodeIdentity
+from proconsul.services.agent.checks import CheckRunner
+from proconsul.services.agent.client import Client
+from proconsul.services.agent.config import AgentSettings
+from proconsul.services.agent.local import LocalState
+from proconsul.services.agent.proxies import ProxySource
+from proconsul.services.agent.registrations import Registrations
+from proconsul.services.server.reconcile import server_of
+from proconsul.services.server.server import Server
+from proconsul.util.errors import ProconsulError
+from proconsul.util.metrics import Metrics
+
+log = logging.getLogger("proconsul.agent")
+
+FIRST_PROBES_S = 0.5
+"""A restarted agent looks at its services before it tells the catalog anything about them."""
+STATUS_S = 8.0
+
+
+class Agent:
+    """One running agent. `await start(...)`, then it lives until `stopped` is set."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        metrics: Metrics,
+        make_core: Callable[[Callable[[bool, PoolEvent], None]], Server | Client],
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        """`make_core(on_member_event)` builds the server or client; `reload()` reads the
+        configuration again."""
+        self.settings, self.metrics = settings, metrics
+        self._reload = reload
+        self._rng = random.SystemRandom()
+        self._scope = TaskScope("agent")
+        self.stopped = asyncio.Event()
+        """Set once the agent was told to leave: the process ends."""
+        identity = settings.identity
+        self.local = LocalState(
+            identity.node_name,
+            settings.check_update_interval_s,
+            discard_output=settings.discard_check_output,
+        )
+        self._clock = SystemClock()
+        self._runner = CheckRunner(self._check_result, self._scope, self._rng)
+        self.registrations = Registrations(settings, self.local, self._runner, self._clock)
+        self.core = make_core(self._member_event)
+        self.anti_entropy = AntiEntropy(
+            NodeIdentity(
+                identity.datacenter,
+                identity.node_name,
+                identity.node_id,
+                settings.address,
+                dict(settings.tagged_addresses),
+                dict(settings.node_meta),
+            ),
+            self.local,
+            self.core,
+            self._rng,
+            settings.anti_entropy_s,
+            settings.agent_token,
+        )
+        self.proxies = ProxySource(identity, self.core, self.local)
+
+    # -- life ------------------------------------------------------------------------------
+
+    async def start(
+        self, services: Sequence[ServiceDefinition], checks: Sequence[CheckDefinition]
+    ) -> None:
+        """Start the core, then everything around it. Raises `ProconsulError`, `OSError`."""
+        await self.core.start()
+        self.registrations.load(services, checks)
+        supervise = self._scope.supervise
+        _ = supervise("anti-entropy", self._synchronise)
+        _ = supervise("reap-critical", self._reap_critical)
+        if self.settings.coordinates:
+            _ = supervise("coordinates", self._send_coordinates)
+
+    async def leave(self, token: str = "") -> None:
+        """Leave gracefully; sets `stopped` when done. Returns at once."""
+        _ = self._scope.spawn("leave", self._leave())
+
+    async def _leave(self) -> None:
+        try:
+            await self.core.leave()
+        except ProconsulError as error:
+            log.error("error during leave: %s", error)
+        self.stopped.set()
+
+    async def aclose(self) -> None:
+        """Stop everything."""
+        await self._scope.aclose()
+        await self.core.aclose()
+
+    async def _synchronise(self) -> None:
+        deadline = self._clock.monotonic() + FIRST_PROBES_S
+        while (  # noqa: ASYNC110 - results come from many places, once in a process's life
+            not self.registrations.first_results() and self._clock.monotonic() < deadline
+        ):
+            await asyncio.sleep(0.01)
+        await self.anti_entropy.run()
+
+    async def _reap_critical(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.check_reap_s)
+            self.registrations.reap_critical()
+
+    async def _send_coordinates(self) -> None:
+        settings = self.settings
+        identity = settings.identity
+        while True:
+            nodes = len(self.core.lan.members())
+            base = max(settings.coordinate_min_s, nodes / settings.coordinate_rate)
+            await asyncio.sleep(base + self._rng.uniform(0, base))
+            position = self.core.lan.coordinate()
+            if position is None:
+                continue
+            request = CoordinateUpdateRequest(
+                datacenter=identity.datacenter,
+                node=identity.node_name,
+                coord=Coordinate(
+                    list(position.vec), position.error, position.adjustment, position.height
+                ),
+                token=settings.agent_token,
+            )
+            try:
+                await self.core.call("Coordinate.Update", request)
+            except (ProconsulError, TimeoutError) as error:
+                log.debug("Coordinate update error: %s", error)
+
+    def _check_result(self, check_id: str, status: str, output: str) -> None:
+        self.local.update_check(check_id, status, output, self._clock.monotonic())
+
+    def _member_event(self, is_wan: bool, event: PoolEvent) -> None:
+        if is_wan or not isinstance(event, MemberEvent):
+            return
+        self.anti_entropy.cluster_size = len(self.core.lan.members())
+        joined = event.kind is MemberEventKind.JOIN
+        if joined and any(server_of(m) is not None for m in event.members):
+            self.anti_entropy.trigger_full()
+
+    # -- AgentPort: calls ------------------------------------------------------------------
+
+    def try_rpc(self, method: str, request: Any) -> Any | None:
+        """See `AgentPort.try_rpc`."""
+        core = self.core
+        return core.try_call(method, request) if isinstance(core, Server) else None
+
+    async def rpc(self, method: str, request: Any) -> Any:
+        """See `AgentPort.rpc`."""
+        return await self.core.call(method, request)
+
+    # -- AgentPort: views ------------------------------------------------------------------
+
+    def self_info(self, token: str) -> Mapping[str, Any]:
+        """See `AgentPort.self_info`."""
+        settings, identity = self.settings, self.settings.identity
+        info: dict[str, Any] = {
+            "Config": {
+                "Datacenter": identity.datacenter,
+                "NodeName": identity.node_name,
+                "NodeID": identity.node_id,
+                "Revision": "",
+                "Server": settings.is_server,
+                "Version": CONSUL_VERSION,
+            },
+            "DebugConfig": {
+                "Datacenter": identity.datacenter,
+                "PrimaryDatacenter": identity.primary_datacenter,
+                "NodeName": identity.node_name,
+                "NodeID": identity.node_id,
+                "ServerMode": settings.is_server,
+                "DNSDomain": f"{identity.domain}.",
+                "GRPCPort": settings.grpc_port,
+                "ProconsulVersion": VERSION,
+            },
+            "Coord": self._coordinate_view(),
+            "Member": self.core.lan.local(),
+            "Stats": self.stats(),
+            "Meta": dict(settings.node_meta),
+        }
+        if settings.grpc_port > 0:
+            info["xDS"] = {"SupportedProxies": {"envoy": ["1.40.0"]}}
+        return info
+
+    def _coordinate_view(self) -> dict[str, Any] | None:
+        position = self.core.lan.coordinate()
+        if position is None:
+            return None
+        return {
+            "Vec": list(position.vec),
+            "Error": position.error,
+            "Adjustment": position.adjustment,
+            "Height": position.height,
+        }
+
+    def stats(self) -> dict[str, dict[str, str]]:
+        """What `consul info` prints."""
+        return {
+            "agent": {**self.local.stats(), **self._runner.stats()},
+            "build": {"prerelease": "", "revision": "", "version": CONSUL_VERSION},
+            **self.core.stats(),
+        }
+
+    def members(self, wan: bool, segment: str, token: str) -> Sequence[Member]:
+        """See `AgentPort.members`."""
+        pool = self.core.wan if wan else self.core.lan
+        return pool.members() if pool is not None else []
+
+    def services(self, token: str) -> Mapping[str, NodeService]:
+        """See `AgentPort.services`."""
+        return self.local.services()
+
+    def service(self, service_id: str, token: str) -> NodeService | None:
+        """See `AgentPort.service`."""
+        return self.local.service(service_id)
+
+    async def service_changed(self, service_id: str, timeout_s: float) -> None:
+        """See `AgentPort.service_changed`."""
+        before = self.local.service(service_id)
+        changed = asyncio.Event()
+
+        def look() -> None:
+            if self.local.service(service_id) != before:
+                changed.set()
+
+        unsubscribe = self.local.subscribe(look)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await changed.wait()
+        except TimeoutError:
+            return
+        finally:
+            unsubscribe()
+
+    def checks(self, token: str) -> Mapping[str, HealthCheck]:
+        """See `AgentPort.checks`."""
+        return self.local.checks()
+
+    def check_agent_read(self, token: str) -> None:
+        """See `AgentPort.check_agent_read`. Without ACLs everyone may."""
+
+    async def federation_status(self, token: str) -> Any:
+        """See `AgentPort.federation_status`. A client asks nobody: only servers federate."""
+        if not isinstance(self.core, Server):
+            raise DefinitionError(
+                "federation status is known to servers alone: ask a server's HTTP address"
+            )
+        from proconsul.services.server.status_port import federation_status
+
+        deadline = asyncio.get_running_loop().time() + STATUS_S
+        return await federation_status(self.core, deadline)
+
+    # -- AgentPort: registrations ----------------------------------------------------------
+
+    async def add_service(
+        self,
+        definition: ServiceDefinition,
+        *,
+        persist: bool,
+        replace_existing_checks: bool,
+        token: str,
+    ) -> None:
+        """See `AgentPort.add_service`."""
+        self.registrations.add_service(
+            definition, persist=persist, replace_existing_checks=replace_existing_checks
+        )
+
+    async def remove_service(self, service_id: str, token: str) -> None:
+        """See `AgentPort.remove_service`."""
+        self.registrations.remove_service(service_id)
+
+    async def add_check(self, definition: CheckDefinition, *, persist: bool, token: str) -> None:
+        """See `AgentPort.add_check`."""
+        self.registrations.add_check(definition, persist=persist)
+
+    async def remove_check(self, check_id: str, token: str) -> None:
+        """See `AgentPort.remove_check`."""
+        self.registrations.remove_check(check_id)
+
+    async def update_ttl(self, check_id: str, status: str, output: str, token: str) -> None:
+        """See `AgentPort.update_ttl`."""
+        self._runner.heartbeat(check_id, status, output)
+
+    async def service_maintenance(
+        self, service_id: str, enable: bool, reason: str, token: str
+    ) -> None:
+        """See `AgentPort.service_maintenance`."""
+        self.registrations.service_maintenance(service_id, enable=enable, reason=reason)
+
+    async def node_maintenance(self, enable: bool, reason: str, token: str) -> None:
+        """See `AgentPort.node_maintenance`."""
+        self.registrations.node_maintenance(enable=enable, reason=reason)
+
+    # -- AgentPort: pools ------------------------------------------------------------------
+
+    async def join(self, address: str, wan: bool, token: str) -> None:
+        """See `AgentPort.join`."""
+        await self._pool(wan).join([address])
+
+    def _pool(self, wan: bool) -> GossipPool:
+        pool = self.core.wan if wan else self.core.lan
+        if pool is None:
+            raise SerfError("Must be a server to join WAN cluster")
+        return pool
+
+    async def force_leave(self, node: str, prune: bool, token: str) -> None:
+        """See `AgentPort.force_leave`."""
+        known = {m.name for m in self.core.lan.members()}
+        wan = self.core.wan
+        wan_name = f"{node}.{self.settings.identity.datacenter}" if "." not in node else node
+        wan_known = wan is not None and any(m.name == wan_name for m in wan.members())
+        if node not in known and not wan_known:
+            raise DefinitionError(f"agent: No node found with name '{node}'")
+        if node in known:
+            log.info("Force leaving node: node=%s", node)
+            self.core.lan.force_leave(node, prune=prune)
+        if wan is not None and wan_known:
+            wan.force_leave(wan_name, prune=prune)
+
+    async def reload(self, token: str = "") -> None:
+        """See `AgentPort.reload`."""
+        await self._reload()

@@ -1,0 +1,48 @@
+"""What an agent needs beside its server or client core. `app` fills it from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proconsul.services.server.config import GossipSettings, Identity
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Durations in seconds."""
+
+    identity: Identity
+    is_server: bool
+    address: str
+    """LAN address of the node in the catalog."""
+    tagged_addresses: Mapping[str, str] = field(default_factory=dict)
+    node_meta: Mapping[str, str] = field(default_factory=dict)
+    data_dir: Path | None = None
+    grpc_port: int = -1
+    anti_entropy_s: float = 60.0
+    check_update_interval_s: float = 300.0
+    check_output_max: int = 4096
+    discard_check_output: bool = False
+    deregister_after_min_s: float = 60.0
+    check_reap_s: float = 30.0
+    coordinate_min_s: float = 15.0
+    coordinate_rate: float = 64.0
+    coordinates: bool = True
+    agent_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """What a client core is started with."""
+
+    identity: Identity
+    lan: GossipSettings
+    rpc_source: str
+    data_dir: Path | None
+    rejoin_after_leave: bool = False
+    rpc_hold_s: float = 7.0
+    rpc_rate: float = -1.0
+    """Calls per second; negative is unlimited."""
+    rpc_burst: int = 1000

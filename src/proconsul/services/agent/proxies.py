@@ -1,0 +1,173 @@
+"""Following everything that a mesh gateway's configuration depends on.
+
+Each dependency is a blocking query of its own, so a change is seen when it is committed. A snapshot
+is given out once every query has answered, and again whenever an answer changed the outcome
+(agent/proxycfg).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from proconsul.domain.catalog import MESH_GATEWAY, CheckServiceNode, NodeService
+from proconsul.domain.options import DCSpecificRequest, ServiceSpecificRequest
+from proconsul.drivers.scope import TaskScope
+from proconsul.mesh.build import GatewayView, mesh_gateway_snapshot
+from proconsul.mesh.errors import UnknownProxyError
+from proconsul.mesh.snapshot import MeshGatewaySnapshot
+from proconsul.rpc.caller import RpcCaller
+from proconsul.services.agent.local import LocalState
+from proconsul.services.server.config import Identity
+from proconsul.util.errors import ProconsulError
+
+log = logging.getLogger("proconsul.proxycfg")
+
+WAIT_NS = 600_000_000_000
+RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
+SETTLE_S = 0.005
+"""Answers that come together make one snapshot."""
+CONSUL_SERVICE = "consul"
+
+
+class _Query:
+    """One blocking query, asked again for as long as its scope lives."""
+
+    def __init__(
+        self, caller: RpcCaller, method: str, request: Any, changed: Callable[[], None]
+    ) -> None:
+        self._caller, self._method, self._request, self._changed = caller, method, request, changed
+        self.answer: Any = None
+
+    async def run(self) -> None:
+        from msgspec.structs import replace
+
+        index, delay = 0, RETRY_S_MIN
+        while True:
+            request = replace(self._request, min_query_index=index, max_query_time_ns=WAIT_NS)
+            try:
+                answer = await self._caller.call(self._method, request)
+            except (ProconsulError, TimeoutError) as error:
+                # What was answered last stays true enough: gateways must survive their servers.
+                log.debug("watch of %s failed, will retry: %s", self._method, error)
+                index = 0
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, RETRY_S_MAX)
+                continue
+            delay = RETRY_S_MIN
+            if answer.index < index:
+                index = 0
+                continue
+            fresh = answer.index != index or self.answer is None
+            index = answer.index
+            if fresh:
+                self.answer = answer
+                self._changed()
+
+
+class MeshGatewayWatch:
+    """The queries of one gateway."""
+
+    def __init__(self, identity: Identity, caller: RpcCaller, scope: TaskScope) -> None:
+        self._identity, self._caller, self._scope = identity, caller, scope
+        self.changed = asyncio.Event()
+        stale = DCSpecificRequest(datacenter=identity.datacenter, allow_stale=True)
+        self._roots = self._start("ConnectCA.Roots", stale)
+        self._federation = self._start("FederationState.ListMeshGateways", stale)
+        self._names = self._start("Catalog.ListServices", stale)
+        self._servers = self._start(
+            "Health.ServiceNodes",
+            ServiceSpecificRequest(
+                datacenter=identity.datacenter, service_name=CONSUL_SERVICE, allow_stale=True
+            ),
+        )
+        self._services: dict[str, tuple[_Query, asyncio.Task[None]]] = {}
+
+    def _query(self, method: str, request: Any) -> tuple[_Query, asyncio.Task[None]]:
+        query = _Query(self._caller, method, request, self.changed.set)
+        return query, self._scope.supervise(f"watch {method}", query.run)
+
+    def _start(self, method: str, request: Any) -> _Query:
+        return self._query(method, request)[0]
+
+    def _follow_services(self) -> bool:
+        """One query for each service name; whether all of them have answered."""
+        wanted = set(self._names.answer.services or ()) - {CONSUL_SERVICE}
+        for name in self._services.keys() - wanted:
+            self._services.pop(name)[1].cancel()
+        for name in wanted - self._services.keys():
+            request = ServiceSpecificRequest(
+                datacenter=self._identity.datacenter,
+                service_name=name,
+                connect=True,
+                allow_stale=True,
+            )
+            self._services[name] = self._query("Health.ServiceNodes", request)
+        return all(query.answer is not None for query, _ in self._services.values())
+
+    def view(self, service: NodeService) -> GatewayView | None:
+        """All that is known, or None while a query has not answered yet."""
+        first = (self._roots, self._federation, self._names, self._servers)
+        if any(query.answer is None for query in first) or not self._follow_services():
+            return None
+        if not self._roots.answer.trust_domain:
+            return None
+        federation: dict[str, list[CheckServiceNode]] = {
+            datacenter: nodes or []
+            for datacenter, nodes in (self._federation.answer.datacenter_nodes or {}).items()
+        }
+        return GatewayView(
+            service=service,
+            datacenter=self._identity.datacenter,
+            domain=self._identity.domain,
+            trust_domain=self._roots.answer.trust_domain,
+            federation=federation,
+            catalog={},
+            servers=self._servers.answer.nodes or (),
+            services={
+                name: query.answer.nodes or () for name, (query, _) in self._services.items()
+            },
+        )
+
+
+class ProxySource:
+    """The xDS server's source of snapshots, on this agent's registrations."""
+
+    def __init__(self, identity: Identity, caller: RpcCaller, state: LocalState) -> None:
+        self._identity, self._caller, self._state = identity, caller, state
+
+    async def watch(self, proxy_id: str, _token: str) -> AsyncIterator[MeshGatewaySnapshot]:
+        """See `interfaces.xds.source.SnapshotSource.watch`."""
+        self._registered(proxy_id)
+        async with TaskScope(f"proxy {proxy_id}") as scope:
+            watch = MeshGatewayWatch(self._identity, self._caller, scope)
+            unsubscribe = self._state.subscribe(watch.changed.set)
+            last: MeshGatewaySnapshot | None = None
+            try:
+                while True:
+                    await watch.changed.wait()
+                    await asyncio.sleep(SETTLE_S)
+                    watch.changed.clear()
+                    view = watch.view(self._registered(proxy_id))
+                    snapshot = None if view is None else mesh_gateway_snapshot(view)
+                    if snapshot is not None and snapshot != last:
+                        last = snapshot
+                        yield snapshot
+            finally:
+                unsubscribe()
+
+    def _registered(self, proxy_id: str) -> NodeService:
+        service = self._state.service(proxy_id)
+        if service is None:
+            raise UnknownProxyError(
+                f'unknown proxy ID "{proxy_id}": register it with this agent '
+                "(connect envoy -register, or PUT /v1/agent/service/register)"
+            )
+        if service.kind != MESH_GATEWAY:
+            raise UnknownProxyError(
+                f'proxy "{proxy_id}" is of kind {service.kind or "typical"!r}: '
+                "only mesh gateways are configured by this version"
+            )
+        return service

@@ -1,0 +1,334 @@
+"""Services and checks as they are registered with this agent, and kept across restarts.
+
+Registering turns a definition into local state, running checks and, if asked, a file in the data
+directory (agent/agent.go, `AddService`, `AddCheck`, `persistService`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from proconsul.domain.catalog import (
+    CRITICAL,
+    NODE_MAINTENANCE,
+    PASSING,
+    SERVICE_MAINTENANCE_PREFIX,
+    HealthCheck,
+    NodeService,
+    ServiceAddress,
+    Weights,
+)
+from proconsul.domain.definitions import (
+    CheckDefinition,
+    CheckType,
+    DefinitionError,
+    ServiceDefinition,
+    UnknownIdError,
+)
+from proconsul.services.agent.checks import CheckRunner, CheckSpec
+from proconsul.services.agent.config import AgentSettings
+from proconsul.services.agent.local import LocalState, LocalStateError
+from proconsul.util.clock import Clock
+
+log = logging.getLogger("proconsul.agent")
+
+SUPPORTED_CHECKS = frozenset({"ttl", "http", "tcp"})
+DEFAULT_SERVICE_REASON = (
+    "Maintenance mode is enabled for this service, but no reason was provided. "
+    "This is a default message."
+)
+DEFAULT_NODE_REASON = (
+    "Maintenance mode is enabled for this node, but no reason was provided. "
+    "This is a default message."
+)
+_SECOND_NS = 1_000_000_000
+
+
+class Registrations:
+    """Everything that is registered here. Files are written synchronously: they are tiny and rare."""
+
+    def __init__(
+        self, settings: AgentSettings, state: LocalState, runner: CheckRunner, clock: Clock
+    ) -> None:
+        self._settings, self._state, self._runner, self._clock = settings, state, runner, clock
+        self._services_dir = settings.data_dir / "services" if settings.data_dir else None
+        self._checks_dir = settings.data_dir / "checks" if settings.data_dir else None
+        self._configured_services: set[str] = set()
+        self._configured_checks: set[str] = set()
+
+    # -- services --------------------------------------------------------------------------
+
+    def add_service(
+        self,
+        definition: ServiceDefinition,
+        *,
+        persist: bool,
+        replace_existing_checks: bool = False,
+    ) -> None:
+        """Register or replace a service with its checks. Raises `ProconsulError`."""
+        service = _with_defaults(definition.service)
+        types = definition.checks
+        for kind in types:
+            _refuse_unsupported(kind)
+        before = {check.check_id: check for check in self._state.checks_of(service.id)}
+        self._state.add_service(service, definition.token)
+        kept = set()
+        for number, check_type in enumerate(types, 1):
+            check = self._service_check(service, check_type, number, len(types))
+            old = before.get(check.check_id)
+            if old is not None:
+                check = msgspec.structs.replace(check, status=old.status, output=old.output)
+            kept.add(check.check_id)
+            self._state.add_check(check, definition.token, now=self._clock.monotonic())
+            self._start(check.check_id, check_type)
+        if replace_existing_checks:
+            for check_id in before.keys() - kept:
+                self.remove_check(check_id)
+        if persist:
+            _write(self._services_dir, service.id, msgspec.json.encode(definition))
+
+    def _service_check(
+        self, service: NodeService, check_type: CheckType, number: int, count: int
+    ) -> HealthCheck:
+        default_id = f"service:{service.id}" + (f":{number}" if count > 1 else "")
+        return HealthCheck(
+            node=self._settings.identity.node_name,
+            check_id=check_type.check_id or default_id,
+            name=check_type.name or f"Service '{service.service}' check",
+            status=check_type.status or CRITICAL,
+            notes=check_type.notes,
+            service_id=service.id,
+            service_name=service.service,
+            service_tags=service.tags,
+            type=check_type.kind,
+        )
+
+    def remove_service(self, service_id: str) -> None:
+        """Raises `UnknownIdError`."""
+        checks = [check.check_id for check in self._state.checks_of(service_id)]
+        try:
+            self._state.remove_service(service_id)
+        except LocalStateError as error:
+            raise UnknownIdError(str(error)) from error
+        for check_id in checks:
+            self._runner.stop(check_id)
+            _remove(self._checks_dir, check_id)
+        _remove(self._services_dir, service_id)
+        log.info("removed service: service=%s", service_id)
+
+    # -- checks ----------------------------------------------------------------------------
+
+    def add_check(self, definition: CheckDefinition, *, persist: bool) -> None:
+        """Register or replace a check. Raises `ProconsulError`."""
+        definition.validate()
+        _refuse_unsupported(definition)
+        check = definition.health_check(self._settings.identity.node_name)
+        old = self._state.check(check.check_id)
+        if old is not None:
+            check = msgspec.structs.replace(check, status=old.status, output=old.output)
+        self._state.add_check(check, definition.token, now=self._clock.monotonic())
+        self._start(check.check_id, definition)
+        if persist:
+            _write(self._checks_dir, check.check_id, msgspec.json.encode(definition))
+
+    def remove_check(self, check_id: str) -> None:
+        """Raises `UnknownIdError`."""
+        try:
+            self._state.remove_check(check_id)
+        except LocalStateError as error:
+            raise UnknownIdError(str(error)) from error
+        self._runner.stop(check_id)
+        _remove(self._checks_dir, check_id)
+
+    def _start(self, check_id: str, kind: CheckType) -> None:
+        limit = self._settings.check_output_max
+        if 0 < kind.output_max_size < limit:
+            limit = kind.output_max_size
+        deregister = kind.deregister_critical_service_after_ns / _SECOND_NS
+        self._runner.start(
+            CheckSpec(
+                check_id=check_id,
+                ttl_s=kind.ttl_ns / _SECOND_NS,
+                http=kind.http,
+                tcp=kind.tcp,
+                method=kind.method,
+                body=kind.body,
+                headers=kind.header,
+                tls_skip_verify=kind.tls_skip_verify,
+                interval_s=kind.interval_ns / _SECOND_NS,
+                timeout_s=kind.timeout_ns / _SECOND_NS,
+                output_max=limit,
+                success_before_passing=kind.success_before_passing,
+                failures_before_critical=kind.failures_before_critical,
+                deregister_after_s=max(deregister, self._settings.deregister_after_min_s)
+                if deregister
+                else 0.0,
+            )
+        )
+
+    def reap_critical(self) -> None:
+        """Deregister services whose check was critical for as long as they asked for."""
+        due = {
+            check.service_id
+            for check, critical_s in self._state.critical_for(self._clock.monotonic())
+            if check.service_id
+            and (spec := self._runner.spec(check.check_id)) is not None
+            and 0 < spec.deregister_after_s <= critical_s
+        }
+        for service_id in due:
+            log.info("deregistering service: it has been critical too long: service=%s", service_id)
+            self.remove_service(service_id)
+
+    # -- maintenance -----------------------------------------------------------------------
+
+    def service_maintenance(self, service_id: str, *, enable: bool, reason: str) -> None:
+        """Raises `UnknownIdError`."""
+        service = self._state.service(service_id)
+        if service is None:
+            raise UnknownIdError(f'No service registered with ID "{service_id}"')
+        check = HealthCheck(
+            check_id=f"{SERVICE_MAINTENANCE_PREFIX}{service_id}",
+            name="Service Maintenance Mode",
+            notes=reason or DEFAULT_SERVICE_REASON,
+            service_id=service_id,
+            status=CRITICAL,
+            type="maintenance",
+        )
+        self._maintenance(check, enable, self._state.service_token(service_id))
+
+    def node_maintenance(self, *, enable: bool, reason: str) -> None:
+        """Mark the whole node as under maintenance, or end that."""
+        check = HealthCheck(
+            check_id=NODE_MAINTENANCE,
+            name="Node Maintenance Mode",
+            notes=reason or DEFAULT_NODE_REASON,
+            status=CRITICAL,
+            type="maintenance",
+        )
+        self._maintenance(check, enable, "")
+
+    def _maintenance(self, check: HealthCheck, enable: bool, token: str) -> None:
+        existing = self._state.check(check.check_id)
+        if enable and existing is None:
+            self._state.add_check(check, token, now=self._clock.monotonic())
+        elif not enable and existing is not None:
+            self._state.remove_check(check.check_id)
+
+    # -- files -----------------------------------------------------------------------------
+
+    def reload(
+        self, services: Sequence[ServiceDefinition], checks: Sequence[CheckDefinition]
+    ) -> None:
+        """The configuration files were read again: what they no longer define goes."""
+        for service_id in self._configured_services - {_service_id(s) for s in services}:
+            if self._state.service(service_id) is not None:
+                self.remove_service(service_id)
+        for check_id in self._configured_checks - {c.check_id or c.name for c in checks}:
+            if self._state.check(check_id) is not None:
+                self.remove_check(check_id)
+        self._configure(services, checks)
+
+    def _configure(
+        self, services: Sequence[ServiceDefinition], checks: Sequence[CheckDefinition]
+    ) -> None:
+        self._configured_services = {_service_id(service) for service in services}
+        self._configured_checks = {check.check_id or check.name for check in checks}
+        for service in services:
+            self.add_service(service, persist=False)
+        for check in checks:
+            self.add_check(check, persist=False)
+
+    def load(
+        self, services: Sequence[ServiceDefinition], checks: Sequence[CheckDefinition]
+    ) -> None:
+        """At start: what the configuration defines, then what was registered over HTTP before."""
+        self._configure(services, checks)
+        for path, data in _read(self._services_dir):
+            try:
+                stored = msgspec.json.decode(data, type=ServiceDefinition)
+                if self._state.service(stored.service.id) is None:
+                    self.add_service(stored, persist=False)
+            except (msgspec.MsgspecError, DefinitionError) as error:
+                log.error("cannot restore service from %s, delete the file: %s", path, error)
+        for path, data in _read(self._checks_dir):
+            try:
+                check = msgspec.json.decode(data, type=CheckDefinition)
+                if self._state.check(check.check_id or check.name) is None:
+                    self.add_check(check, persist=False)
+            except (msgspec.MsgspecError, DefinitionError, LocalStateError) as error:
+                log.error("cannot restore check from %s, delete the file: %s", path, error)
+
+    def first_results(self) -> bool:
+        """Whether every probing check has passed once: the catalog need not see restarts."""
+        return all(
+            check.status == PASSING
+            for check in self._state.checks().values()
+            if (spec := self._runner.spec(check.check_id)) is not None and not spec.ttl_s
+        )
+
+
+def _service_id(definition: ServiceDefinition) -> str:
+    return definition.service.id or definition.service.service
+
+
+def _with_defaults(service: NodeService) -> NodeService:
+    """Id from name, weights of one, and tagged addresses of a literal address."""
+    tagged = dict(service.tagged_addresses or {})
+    try:
+        version: int = ipaddress.ip_address(service.address).version
+    except ValueError:
+        version = 0
+    if version:
+        own = ServiceAddress(service.address, service.port)
+        tagged.setdefault(f"lan_ipv{version}", own)
+        tagged.setdefault(f"wan_ipv{version}", own)
+    return msgspec.structs.replace(
+        service,
+        id=service.id or service.service,
+        tags=service.tags or [],
+        meta=service.meta or {},
+        tagged_addresses=tagged,
+        weights=service.weights or Weights(1, 1),
+    )
+
+
+def _refuse_unsupported(check: CheckType) -> None:
+    if check.kind and check.kind not in SUPPORTED_CHECKS:
+        raise DefinitionError(
+            f"Check is not valid: {check.kind} checks are not supported yet; use TTL, HTTP or TCP"
+        )
+
+
+def _path(directory: Path, key: str) -> Path:
+    return directory / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _write(directory: Path | None, key: str, data: bytes) -> None:
+    if directory is None:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    path = _path(directory, key)
+    temporary = path.with_suffix(".tmp")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _remove(directory: Path | None, key: str) -> None:
+    if directory is not None:
+        _path(directory, key).unlink(missing_ok=True)
+
+
+def _read(directory: Path | None) -> list[tuple[Path, bytes]]:
+    if directory is None or not directory.is_dir():
+        return []
+    return [(p, p.read_bytes()) for p in sorted(directory.iterdir()) if p.suffix != ".tmp"]
