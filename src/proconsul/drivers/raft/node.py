@@ -120,10 +120,11 @@ class RaftNode:
         return snapshot, self._store.hard_state(), Log(self._store, index, term)
 
     async def aclose(self) -> None:
-        """Stop, finish what is being written, close transport and store. Idempotent."""
+        """Stop, finish what is being written, close transport and stores. Idempotent."""
         if not self._closed:
             self._closed = True
             await self._engine.aclose()
+            await asyncio.to_thread(self._snapshots.close)
 
     def _failed(self, error: Exception) -> None:
         self._engine.halt(error)

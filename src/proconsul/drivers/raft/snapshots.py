@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from typing_extensions import override
+
 from proconsul.core.raft.types import RaftError, SnapshotMeta
 from proconsul.util.errors import WireError
 from proconsul.wire.raft import decode_configuration, encode_configuration
@@ -164,6 +166,9 @@ class FileSnapshotStore:
         except OSError as error:
             raise SnapshotError(f"snapshot {snapshot.path} cannot be read: {error}") from error
 
+    def close(self) -> None:
+        """Nothing to do: what is committed is on disk."""
+
     def reap(self) -> None:
         """Delete all but the newest `retain`."""
         for old in self.list()[self._retain :]:
@@ -180,6 +185,7 @@ class MemorySnapshotStore(FileSnapshotStore):
         self._directory = tempfile.TemporaryDirectory(prefix="proconsul-snapshots-")
         super().__init__(self._directory.name, retain=1)
 
+    @override
     def close(self) -> None:
         """Delete it all."""
         self._directory.cleanup()

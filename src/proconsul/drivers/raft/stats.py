@@ -25,10 +25,9 @@ def collect(state: State, applier: Applier, last_contact_s: float | None) -> dic
         f"{{Suffrage:{s.suffrage.name.capitalize()} ID:{s.id} Address:{s.address}}}"
         for s in latest.servers
     )
-    if last_contact_s is None:
-        contact = "never"
-    else:
-        contact = go_duration(last_contact_s) if last_contact_s else "0"
+    contact = "never" if last_contact_s is None else "0"
+    if last_contact_s:
+        contact = go_duration(last_contact_s)
     return {
         "state": state.role.value,
         "term": str(state.term),

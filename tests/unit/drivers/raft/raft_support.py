@@ -79,6 +79,11 @@ async def _open(server_id: str, address: str, deadline: float) -> Stream:
     return await tcp.connect((host, int(port)), deadline)
 
 
+async def nowhere(server_id: str, address: str, deadline: float) -> Stream:
+    """The way to servers that do not exist."""
+    raise OSError("no route")
+
+
 def soon(seconds: float = 10.0) -> float:
     """A deadline."""
     return asyncio.get_running_loop().time() + seconds

@@ -7,11 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from raft_support import Member, cluster, leader_of, soon, until
+from raft_support import FAST, Member, Recorder, cluster, leader_of, nowhere, soon, until
 
 from proconsul.core.raft.types import NotLeader
 from proconsul.drivers.raft.applier import Halted
-from proconsul.drivers.raft.node import ApplyTimeout
+from proconsul.drivers.raft.node import ApplyTimeout, NodeConfig, RaftNode
+from proconsul.drivers.raft.snapshots import MemorySnapshotStore
+from proconsul.drivers.raft.store import MemoryStore
+from proconsul.drivers.raft.transport import Transport
+from proconsul.wire.raft import Server, Suffrage
 
 
 def test_a_lone_server_leads_at_once_and_keeps_its_state(tmp_path: Path) -> None:
@@ -119,6 +123,24 @@ def test_a_leader_without_quorum_gives_up(tmp_path: Path) -> None:
         await until(lambda: not leader.node.is_leader)
         assert leader.leading == [True, False]
         await leader.stop()
+
+    asyncio.run(run())
+
+
+def test_a_server_that_keeps_nothing() -> None:
+    async def run() -> None:
+        fsm, snapshots = Recorder(), MemorySnapshotStore()
+        node = RaftNode(
+            NodeConfig("a", "127.0.0.1:1", FAST), fsm, Transport(nowhere), MemoryStore(), snapshots
+        )
+        await node.start()
+        node.bootstrap([Server(Suffrage.VOTER, "a", "127.0.0.1:1")])
+        assert node.is_leader
+        assert await node.apply(b"x", soon()) == (3, b"x")
+        assert await node.snapshot() is not None
+        assert snapshots.path.exists()
+        await node.aclose()
+        assert not snapshots.path.exists()
 
     asyncio.run(run())
 
