@@ -127,6 +127,7 @@ class Server:
         self._leader_task: asyncio.Task[None] | None = None
         self._bootstrapping = config.bootstrap_expect > 0
         self._heard_from_leader = False
+        self._started = asyncio.Event()
 
     # -- composition -----------------------------------------------------------------------
 
@@ -215,7 +216,8 @@ class Server:
         config = self.config
         await self._listener.start(*config.rpc_bind)
         await self.raft.start()
-        if config.bootstrap and not self.raft.has_state:
+        alone = config.bootstrap or config.data_dir is None  # dev mode, as the reference
+        if alone and not self.raft.has_state:
             me = RaftServer(
                 Suffrage.VOTER, config.identity.node_id, raft_address(config.rpc_advertise)
             )
@@ -230,6 +232,7 @@ class Server:
         supervise = self._scope.supervise
         _ = supervise("coordinates", self._flush_coordinates)
         _ = supervise("router", self._rebalance)
+        self._started.set()
 
     async def _flush_coordinates(self) -> None:
         await self._coordinates.flush_forever(self.config.coordinate_update_s)
@@ -394,6 +397,7 @@ class Server:
                 self._leader_task = None
 
     async def _lead(self, duties: LeaderDuties) -> None:
+        await self._started.wait()  # a server alone is elected before its pools are bound
         while self._leader is duties:
             try:
                 await duties.run()
