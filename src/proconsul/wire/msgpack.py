@@ -25,7 +25,7 @@ def pack(value: object) -> bytes:
 
     Maps keep their order, which is how Go structs get their declared field order.
     """
-    packed: bytes = msgpack.packb(value, use_bin_type=False)
+    packed: bytes = msgpack.packb(value, use_bin_type=False, unicode_errors="surrogateescape")
     return packed
 
 

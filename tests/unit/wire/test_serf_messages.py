@@ -120,6 +120,11 @@ def test_ipv4_in_sixteen_bytes_is_ipv4():
     assert decode.decode_query(raw).address == ("127.0.0.1", 7946)
 
 
+def test_a_name_that_is_not_utf8_survives_the_round_trip():
+    raw = b"\x01\x82\xa5LTime\x07\xa4Node\xa2\xff\xfe"
+    assert wire.encode_join(decode.decode_join(raw)) == raw
+
+
 def test_unknown_keys_and_trailing_bytes_are_ignored():
     raw = b"\x01\x83" + b"\xa3New\xc3" + b"\xa5LTime\x07" + b"\xa4Node\xa1n" + b"trailing"
     assert decode.decode_join(raw) == wire.Join(7, "n")
