@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import insort
 from collections.abc import Callable
 
 
@@ -15,7 +15,7 @@ def retransmit_limit(mult: int, nodes: int) -> int:
 class Broadcast:
     """One queued message. `finished` is called once: sent often enough, replaced or pruned."""
 
-    __slots__ = ("entry", "finished", "message", "name", "transmits")
+    __slots__ = ("finished", "message", "name", "serial", "transmits")
 
     def __init__(
         self, name: str, message: bytes, finished: Callable[[], None] | None, serial: int
@@ -23,16 +23,55 @@ class Broadcast:
         self.name = name
         self.message = message
         self.finished = finished
+        self.serial = serial
         self.transmits = 0
-        self.entry: _Entry = (-len(message), -serial, self)
-        """Its place within a tier; the serial is unique, so broadcasts are never compared."""
 
 
-_Entry = tuple[int, int, Broadcast]
+class _Tier:
+    """What was sent equally often: buckets by length, in each the latest comer last.
+
+    Buckets make moving a broadcast to the next tier O(1), which is what a busy queue does most.
+    """
+
+    __slots__ = ("buckets", "lengths")
+
+    def __init__(self) -> None:
+        self.buckets: dict[int, dict[int, Broadcast]] = {}
+        self.lengths: list[int] = []
+        """Negated keys of `buckets`, sorted: the longest first."""
+
+    def add(self, broadcast: Broadcast) -> None:
+        length = len(broadcast.message)
+        bucket = self.buckets.get(length)
+        if bucket is None:
+            bucket = self.buckets[length] = {}
+            insort(self.lengths, -length)
+        bucket[broadcast.serial] = broadcast
+
+    def take(self, free: int, overhead: int, taken: list[Broadcast]) -> int:
+        """Move what fits, the longest first, to `taken`; returns what is free then."""
+        for negated in self.lengths:
+            length = -negated
+            if length <= free:
+                bucket = self.buckets[length]
+                while bucket and length <= free:
+                    taken.append(bucket.popitem()[1])
+                    free -= length + overhead
+                if free <= 0:
+                    break
+        return free
+
+    def last(self) -> Broadcast | None:
+        """The shortest, oldest."""
+        for negated in reversed(self.lengths):
+            bucket = self.buckets[-negated]
+            if bucket:
+                return next(iter(bucket.values()))
+        return None
 
 
 class BroadcastQueue:
-    """Ordered by transmits so far, then the longest first, then the newest first.
+    """Ordered by transmits so far, then the longest first, then the latest first.
 
     A broadcast with a name replaces an earlier one of that name.
     """
@@ -43,8 +82,8 @@ class BroadcastQueue:
         """`cluster_size` is asked how many nodes there are."""
         self._cluster_size = cluster_size
         self._mult = retransmit_mult
-        # Tier t holds, sorted, what was sent t times.
-        self._tiers: list[list[_Entry]] = []
+        # Tier t holds what was sent t times.
+        self._tiers: list[_Tier] = []
         self._by_name: dict[str, Broadcast] = {}
         self._serial = 0
         self._size = 0
@@ -60,79 +99,56 @@ class BroadcastQueue:
         if name:
             old = self._by_name.get(name)
             if old is not None:
-                tier = self._tiers[old.transmits]
-                del tier[bisect_left(tier, old.entry)]
-                self._size -= 1
-                self._drop(old)
+                self._remove(old)
         self._serial += 1
         broadcast = Broadcast(name, message, finished, self._serial)
         if name:
             self._by_name[name] = broadcast
-        if not self._tiers:
-            self._tiers.append([])
-        insort(self._tiers[0], broadcast.entry)
+        self._tier(0).add(broadcast)
         self._size += 1
 
     def get(self, overhead: int, limit: int) -> list[bytes]:
         """Messages that fit into `limit` bytes, each costing `overhead` more than its length."""
         if not self._size:
             return []
-        chosen: list[bytes] = []
-        moves: list[tuple[int, list[_Entry]]] = []
+        taken: list[Broadcast] = []
         free = limit - overhead
-        for level, tier in enumerate(self._tiers):
+        for tier in self._tiers:
             if free <= 0:
                 break
-            if not tier:
-                continue
-            # Runs of neighbours that all fit: the longest that fits, then shorter or older ones.
-            start = 0
-            while free > 0:
-                if -tier[start][0] > free:
-                    start = bisect_left(tier, (-free,), start)
-                end, size = start, len(tier)
-                while end < size and -tier[end][0] <= free:
-                    message = tier[end][2].message
-                    free -= overhead + len(message)
-                    chosen.append(message)
-                    end += 1
-                if end > start:
-                    moves.append((level, tier[start:end]))
-                    del tier[start:end]
-                if start >= len(tier):
-                    break
-        for level, entries in moves:
-            self._sent(level, entries)
-        return chosen
+            free = tier.take(free, overhead, taken)
+        transmit_limit = self._transmit_limit()
+        for broadcast in taken:
+            broadcast.transmits += 1
+            if broadcast.transmits < transmit_limit:
+                self._tier(broadcast.transmits).add(broadcast)
+            else:
+                self._size -= 1
+                self._finish(broadcast)
+        if not self._size:
+            self._tiers.clear()
+        return [broadcast.message for broadcast in taken]
 
     def prune(self, keep: int) -> None:
         """Drop the most sent, shortest, oldest until `keep` are left."""
-        while self._size > keep:
-            tier = next(tier for tier in reversed(self._tiers) if tier)
-            broadcast = tier.pop()[2]
-            self._size -= 1
-            self._drop(broadcast)
+        for tier in reversed(self._tiers):
+            while self._size > keep:
+                broadcast = tier.last()
+                if broadcast is None:
+                    break
+                self._remove(broadcast)
 
-    def _sent(self, level: int, entries: list[_Entry]) -> None:
-        """Move what was just taken from tier `level` to the next, or out."""
-        level += 1
-        if level >= self._transmit_limit():
-            self._size -= len(entries)
-            for entry in entries:
-                self._drop(entry[2])
-            return
-        for entry in entries:
-            entry[2].transmits = level
-        if level == len(self._tiers):
-            self._tiers.append(entries)
-            return
-        tier = self._tiers[level]
-        if len(tier) > 8 * len(entries):
-            for entry in entries:
-                insort(tier, entry)
-        else:
-            tier += entries
-            tier.sort()
+    def _tier(self, transmits: int) -> _Tier:
+        tiers = self._tiers
+        while len(tiers) <= transmits:
+            tiers.append(_Tier())
+        return tiers[transmits]
+
+    def _remove(self, broadcast: Broadcast) -> None:
+        bucket = self._tiers[broadcast.transmits].buckets[len(broadcast.message)]
+        del bucket[broadcast.serial]
+        self._size -= 1
+        self._finish(broadcast)
 
     def _transmit_limit(self) -> int:
         nodes = self._cluster_size()
@@ -140,7 +156,7 @@ class BroadcastQueue:
             self._limit = nodes, retransmit_limit(self._mult, nodes)
         return self._limit[1]
 
-    def _drop(self, broadcast: Broadcast) -> None:
+    def _finish(self, broadcast: Broadcast) -> None:
         if broadcast.name:
             del self._by_name[broadcast.name]
         finished = broadcast.finished
