@@ -141,4 +141,6 @@ def _summary(errors: Sequence[HopError], datacenter: str) -> HopError:
     furthest = max(errors, key=lambda error: order.index(error.hop))
     others = [f"{e.gateway}: {e.hop.value}: {e.reason}" for e in errors if e is not furthest]
     reason = furthest.reason + (f" (also tried {'; '.join(others)})" if others else "")
-    return HopError(furthest.hop, datacenter, reason, furthest.gateway)
+    summary = HopError(furthest.hop, datacenter, reason, furthest.gateway)
+    summary.__cause__ = furthest  # `federation.status` reads what lies beneath
+    return summary

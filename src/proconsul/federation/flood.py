@@ -7,7 +7,7 @@ With gateways nobody configures WAN addresses: this is how the WAN pool fills
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from proconsul.util.errors import ProconsulError
@@ -28,19 +28,17 @@ class LanServer:
     wan_address: tuple[str, int]
 
 
-def missing(
-    lan: Iterable[LanServer], wan: Mapping[str, tuple[str, int] | None], datacenter: str
-) -> list[str]:
+def missing(lan: Iterable[LanServer], wan_alive: Collection[str], datacenter: str) -> list[str]:
     """Join addresses (`name.dc/host:port`) of LAN servers that the WAN pool lacks.
 
-    `wan` maps names of WAN members that are alive to their addresses: a server that came back with
-    another address than the pool believes is joined again.
+    `wan_alive` are the names of alive WAN members. Addresses are not compared: a server may well
+    advertise another one to the WAN than it listens on in the LAN.
     """
     out = []
     for server in lan:
         name = f"{server.name}.{datacenter}"
         host, port = server.wan_address
-        if wan.get(name) != server.wan_address:
+        if name not in wan_alive:
             rendered = f"[{host}]" if ":" in host else host
             out.append(f"{name}/{rendered}:{port}")
     return out

@@ -94,7 +94,7 @@ class GatewayLocator:
         self._replication_failures = 0
         self._is_leader = False
         self._logged = ""
-        self._ready_callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
 
     # -- what the watchers report ---------------------------------------------------------
 
@@ -104,7 +104,7 @@ class GatewayLocator:
         if new != self._fallback:
             self._fallback = new
             log.info("updated fallback list of primary mesh gateways: %s", _render(new))
-            self._explain()
+            self._changed()
 
     def update(
         self, states: Sequence[FederationState], catalog: Sequence[CheckServiceNode] | None = None
@@ -122,9 +122,7 @@ class GatewayLocator:
             _render(new_replicated),
             _render(new_local),
         )
-        self._explain()
-        for callback in self._ready_callbacks:
-            callback()
+        self._changed()
 
     def set_leader(self, is_leader: bool) -> None:
         """Leadership decides whether replication results count."""
@@ -174,7 +172,7 @@ class GatewayLocator:
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback()` whenever the known gateways changed."""
-        self._ready_callbacks.append(callback)
+        self._callbacks.append(callback)
 
     def known(self, datacenter: str) -> list[Gateway]:
         """Every gateway that may lead to `datacenter`, preferred kinds first, in stable order."""
@@ -229,6 +227,11 @@ class GatewayLocator:
         if self._fallback:
             return "dialling the primary's mesh gateways from primary_gateways: none replicated yet"
         return "no mesh gateway is known: none configured, replicated or registered"
+
+    def _changed(self) -> None:
+        self._explain()
+        for callback in self._callbacks:
+            callback()
 
     def _explain(self) -> None:
         choice = self.describe()

@@ -103,8 +103,8 @@ def driver(kind: str, endpoint: Endpoint | None, *args: Any, **options: Any) -> 
     """libcloud's driver of that name, pointed at `endpoint` where given."""
     from libcloud.compute.providers import get_driver
 
-    made = get_driver(kind)(*args, **options)
-    connection = made.connection
+    made: Any = get_driver(kind)(*args, **options)
+    connection: Any = made.connection
     connection.timeout = REQUEST_S_MAX
     if endpoint is not None:
         connection.host, connection.port = endpoint.host, endpoint.port
