@@ -159,7 +159,7 @@ class Federation:
             self._flood.clear()
             wan = server.wan
             if wan is not None:
-                alive = {m.name: m.address for m in wan.members() if m.status is MemberStatus.ALIVE}
+                alive = {m.name for m in wan.members() if m.status is MemberStatus.ALIVE}
                 servers = [s for m in server.lan.members() if (s := _lan_server(m)) is not None]
                 await flood_join(missing(servers, alive, server.datacenter), wan.join)
             try:

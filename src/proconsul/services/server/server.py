@@ -57,7 +57,7 @@ from proconsul.services.server.reconcile import server_of
 from proconsul.services.server.tags import lan_merge, server_tags, wan_merge
 from proconsul.state.errors import StateError
 from proconsul.state.store import Store
-from proconsul.util.errors import ProconsulError
+from proconsul.util.errors import ConfigError, ProconsulError
 from proconsul.util.metrics import Metrics
 from proconsul.wire.raft import Server as RaftServer
 from proconsul.wire.raft import Suffrage
@@ -214,7 +214,14 @@ class Server:
     async def start(self) -> None:
         """Bind every port, load the state, become a member. Raises `ProconsulError`, `OSError`."""
         config = self.config
-        await self._listener.start(*config.rpc_bind)
+        try:
+            await self._listener.start(*config.rpc_bind)
+        except OSError as error:
+            host, port = config.rpc_bind
+            raise ConfigError(
+                f"ports.server: cannot listen on {host}:{port} for RPC: {error.strerror}; "
+                "is another agent running here? Change bind_addr or ports.server"
+            ) from error
         await self.raft.start()
         alone = config.bootstrap or config.data_dir is None  # dev mode, as the reference
         if alone and not self.raft.has_state:
