@@ -76,7 +76,16 @@ class BroadcastQueue:
     A broadcast with a name replaces an earlier one of that name.
     """
 
-    __slots__ = ("_by_name", "_cluster_size", "_limit", "_mult", "_serial", "_size", "_tiers")
+    __slots__ = (
+        "_by_name",
+        "_cluster_size",
+        "_limit",
+        "_mult",
+        "_serial",
+        "_shortest",
+        "_size",
+        "_tiers",
+    )
 
     def __init__(self, cluster_size: Callable[[], int], retransmit_mult: int) -> None:
         """`cluster_size` is asked how many nodes there are."""
@@ -87,6 +96,8 @@ class BroadcastQueue:
         self._by_name: dict[str, Broadcast] = {}
         self._serial = 0
         self._size = 0
+        self._shortest = 0
+        """No queued message is shorter than this: what has less room free need not look."""
         self._limit = (0, 0)
 
     def __len__(self) -> int:
@@ -105,6 +116,7 @@ class BroadcastQueue:
         if name:
             self._by_name[name] = broadcast
         self._tier(0).add(broadcast)
+        self._shortest = min(self._shortest, len(message)) if self._size else len(message)
         self._size += 1
 
     def get(self, overhead: int, limit: int) -> list[bytes]:
@@ -114,7 +126,7 @@ class BroadcastQueue:
         taken: list[Broadcast] = []
         free = limit - overhead
         for tier in self._tiers:
-            if free <= 0:
+            if free <= 0 or free < self._shortest:
                 break
             free = tier.take(free, overhead, taken)
         transmit_limit = self._transmit_limit()
