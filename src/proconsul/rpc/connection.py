@@ -32,8 +32,9 @@ class RpcClientStream(Generic[S]):
     async def call(self, method: str, body: bytes) -> bytes:
         """The answer's body.
 
-        Raises `RemoteError`, after which the stream is good, or `TransportError`, after which it
-        is not; a cancelled call also leaves it unusable.
+        Raises `RemoteError` or `TransportError`. After either, and when cancelled, the stream is
+        of no more use: Consul's server closes it after errors of net/rpc itself, and its client
+        after every error.
         """
         self._seq += 1
         sent = False
@@ -41,7 +42,10 @@ class RpcClientStream(Generic[S]):
             self.stream.write_nowait(encode_request(method, self._seq, body))
             sent = True
             if self.stream.write_paused:
+                # A peer that has closed its side will never open the window again.
+                self.stream.on_end(self.stream.abort)
                 await self.stream.drain()
+                self.stream.on_end(None)
             decoder = self._decoder
             while (response := decoder.next()) is None:
                 data = await self.stream.read()
@@ -86,9 +90,6 @@ class PooledConnection:
                 answer = await client.call(method, body)
                 healthy = True
                 return answer
-        except RemoteError:
-            healthy = True
-            raise
         finally:
             self.calls -= 1
             if client is not None:
@@ -101,7 +102,6 @@ class PooledConnection:
     async def _take(self) -> RpcClientStream[YamuxStream]:
         while self._idle:
             client = self._idle.pop()
-            # The reference's server closes a stream after answering an unknown method.
             if not client.stream.broken:
                 return client
             client.stream.close_nowait()

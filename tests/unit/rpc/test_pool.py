@@ -83,7 +83,7 @@ def test_same_node_and_address_in_two_datacenters_are_two_connections() -> None:
     run(test)
 
 
-def test_remote_errors_keep_text_and_stream() -> None:
+def test_remote_errors_keep_their_text_and_leave_no_streams_behind() -> None:
     async def test() -> None:
         pool, dialer = build()
         for _ in range(5):
@@ -92,7 +92,8 @@ def test_remote_errors_keep_text_and_stream() -> None:
         with pytest.raises(RemoteError) as raised:
             await pool.rpc(S1, "Test.Bug", b"\x80", soon())
         assert "secret" not in str(raised.value)
-        assert len(dialer.sessions[0]) == 1
+        await until(lambda: len(dialer.sessions[0]) == 0)
+        assert len(dialer.dialled) == 1
         await pool.aclose()
 
     run(test)
@@ -137,6 +138,27 @@ def test_a_call_lost_half_way_is_not_safe_to_repeat() -> None:
         with pytest.raises(TransportError) as raised:
             await call
         assert not raised.value.safe_to_retry
+        await pool.aclose()
+
+    run(test)
+
+
+def test_a_peer_that_closes_while_a_long_request_waits_for_its_window() -> None:
+    async def test() -> None:
+        pool, dialer = build()
+        closed: list[YamuxStream] = []
+
+        def deaf(stream: PushStream | YamuxStream) -> None:
+            assert isinstance(stream, YamuxStream)
+            asyncio.get_running_loop().call_later(0.02, stream.session.core.end, stream.stream_id)
+            asyncio.get_running_loop().call_later(0.02, stream.session.flush_soon)
+            closed.append(stream)
+
+        dialer._serve = deaf
+        with pytest.raises(TransportError, match="stream closed") as raised:
+            await pool.rpc(S1, "Test.Echo", bytes(600_000), soon())
+        assert not isinstance(raised.value, DeadlineError)
+        assert len(closed) == 1
         await pool.aclose()
 
     run(test)
