@@ -1,0 +1,54 @@
+# The two commands that matter: `make demo` and `make test`. Everything runs from .venv.
+BIN := .venv/bin
+PYTEST_JOBS ?= 2
+
+.PHONY: help setup demo test unit e2e lint format bench lock peers clean
+
+help:
+	@echo "make demo [ONCE=1]  federate two datacenters through Envoy gateways, and prove it"
+	@echo "make test           all tests and checks"
+	@echo "make setup          .venv with the locked dependencies (the others run it first)"
+	@echo "make lint bench lock peers format clean"
+
+setup:
+	@scripts/setup
+
+demo: setup
+	@scripts/get-network-tools
+	@$(BIN)/proconsul dev $(if $(ONCE),-once) $(ARGS)
+
+test: lint unit e2e
+
+# What needs the network namespaces and the cores for itself runs alone, afterwards
+unit: setup peers
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) -q --ignore=tests/e2e $(ARGS)
+
+e2e: setup peers
+	$(BIN)/python -m pytest -p no:xdist -p no:randomly -q tests/e2e $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry src
+	$(BIN)/vulture
+	$(BIN)/codespell src tests bench docs scripts Makefile *.md
+	$(BIN)/flake8-async src
+
+format: setup
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: setup peers
+	$(BIN)/python -m bench.federation $(ARGS)
+
+lock:
+	scripts/lock
+
+# 75: a registry cannot be reached; then the tests that need a peer skip, and say so
+peers:
+	@scripts/get-peers >/dev/null || test $$? = 75
+
+clean:
+	rm -rf .venv .peers build dist

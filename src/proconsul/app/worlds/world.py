@@ -1,0 +1,274 @@
+"""A world: its hosts, what runs on them, and what a test or a demo may do to them.
+
+    with World(world_spec(2), NetnsNetwork()) as world:
+        world.start()
+        world.api(world.servers("dc1")[0]).kv_put("key", "value")
+
+Everything is undone at the end: programs, namespaces and, unless `keep`, the directory.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from proconsul.app.worlds.agent_config import agent_config, write_config
+from proconsul.app.worlds.api import Api
+from proconsul.app.worlds.dns import NameServer
+from proconsul.app.worlds.netns_network import NetnsNetwork
+from proconsul.app.worlds.network import Network
+from proconsul.app.worlds.pki import Pki
+from proconsul.app.worlds.process import Process, end_all
+from proconsul.app.worlds.programs import Programs
+from proconsul.app.worlds.spec import (
+    Host,
+    Role,
+    Software,
+    WorldError,
+    WorldSpec,
+)
+from proconsul.app.worlds.static_envoy import registration, write_static
+from proconsul.app.worlds.waiting import Missing, until
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What runs on a host."""
+
+    agent: Process
+    envoy: Process | None
+    """On gateway hosts."""
+
+
+class World:
+    """`start` builds it and starts everything; `stop` undoes it. One thread uses it."""
+
+    def __init__(
+        self,
+        spec: WorldSpec,
+        network: Network,
+        programs: Programs | None = None,
+        directory: Path | None = None,
+        *,
+        keep: bool = False,
+    ) -> None:
+        self.spec, self.network = spec, network
+        self.programs = programs or Programs()
+        self.keep = keep
+        self._own_directory = directory is None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="proconsul-world-"))
+        self.pki = Pki(self.directory / "tls")
+        self.hosts: list[Host] = []
+        self.names = NameServer()
+        self._running: dict[str, Running] = {}
+        self._numbers: dict[str, int] = {}
+        try:
+            for datacenter in spec.datacenters:
+                for role, count in (
+                    (Role.SERVER, datacenter.servers),
+                    (Role.GATEWAY, datacenter.gateways),
+                ):
+                    for number in range(1, count + 1):
+                        self.hosts.append(network.plan(spec, datacenter, role, number))
+        except WorldError:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def build(self) -> None:
+        """The network alone, and the hosts' files."""
+        self.network.build(self.hosts)
+        self._publish_gateways()
+        for host in self.hosts:
+            self._prepare(host)
+
+    def start(self) -> None:
+        """Build and start everything. Returns when every program has been started."""
+        self.build()
+        for host in self.hosts:
+            self.start_agent(host)
+        for host in self.hosts:
+            if not host.is_server:
+                self.start_envoy(host)
+
+    def stop(self) -> None:
+        """Ends all programs and takes the network away. May be called twice."""
+        processes = [
+            process
+            for running in self._running.values()
+            for process in (running.envoy, running.agent)
+            if process is not None
+        ]
+        end_all(processes)
+        self._running.clear()
+        self.names.close()
+        self.network.remove()
+        if not self.keeps_files:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def keeps_files(self) -> bool:
+        return self.keep or not self._own_directory
+
+    # Who is there
+
+    def servers(self, datacenter: str = "") -> list[Host]:
+        return [h for h in self._of(datacenter) if h.is_server]
+
+    def gateways(self, datacenter: str = "") -> list[Host]:
+        return [h for h in self._of(datacenter) if not h.is_server]
+
+    def host(self, label: str) -> Host:
+        """By its label, such as `dc1-s1` or `dc2-g1`."""
+        return next(host for host in self.hosts if host.label == label)
+
+    def agent(self, host: Host) -> Process:
+        return self._running[host.label].agent
+
+    def envoy(self, host: Host) -> Process:
+        envoy = self._running[host.label].envoy
+        if envoy is None:
+            raise WorldError(f"{host.name} is no gateway")
+        return envoy
+
+    def processes(self) -> list[Process]:
+        return [p for r in self._running.values() for p in (r.agent, r.envoy) if p is not None]
+
+    # How they are reached
+
+    def api(self, host: Host, timeout_s: float = 10.0) -> Api:
+        """The HTTP API of the host's agent."""
+        http = self.network.ports(host).http
+        return Api(lambda limit: self.network.connect(host, http, limit), timeout_s)
+
+    def envoy_admin(self, host: Host) -> Api:
+        """Envoy's admin interface."""
+        admin = self.network.ports(host).envoy_admin
+        return Api(lambda limit: self.network.connect(host, admin, limit))
+
+    def url(self, host: Host) -> str:
+        """The agent's HTTP API, from this machine."""
+        return f"http://127.0.0.1:{self.network.publish(host)}"
+
+    # What may be done to them
+
+    def start_agent(self, host: Host) -> None:
+        """(Re)start it, with a configuration for the world as it now is."""
+        self._configure(host)
+        self.agent(host).start()
+        if host.is_server:
+            self._tell_watch()
+
+    def start_envoy(self, host: Host, timeout_s: float = 30.0) -> None:
+        """(Re)start the gateway, once the host's agent answers."""
+        until(lambda: self._agent_answers(host), f"the agent of {host.name} answers", timeout_s)
+        if host.datacenter.software is Software.CONSUL:
+            ports = self.network.ports(host)
+            binds = [host.lan] if ports.bind == "0.0.0.0" else [host.lan, host.wan]
+            path = self._directory(host) / "envoy.json"
+            write_static(path, host, self.hosts, binds, ports.envoy_admin)
+            self.api(host).put("/v1/agent/service/register", registration(host))
+        self.envoy(host).start()
+
+    def start_host(self, host: Host) -> None:
+        self.start_agent(host)
+        if not host.is_server:
+            self.start_envoy(host)
+
+    def kill_host(self, host: Host) -> None:
+        """kill -9 of everything on it."""
+        running = self._running[host.label]
+        for process in (running.envoy, running.agent):
+            if process is not None:
+                process.kill()
+
+    def add_gateway(self, datacenter: str, *, start: bool = True) -> Host:
+        """Another gateway host, with addresses that nobody had before."""
+        found = next(d for d in self.spec.datacenters if d.name == datacenter)
+        number = self._numbers.get(datacenter, found.gateways) + 1
+        self._numbers[datacenter] = number
+        host = self.network.plan(self.spec, found, Role.GATEWAY, number)
+        self.network.add(host)
+        self.hosts.append(host)
+        self._publish_gateways()
+        self._prepare(host)
+        if start:
+            self.start_host(host)
+        return host
+
+    def retire(self, host: Host) -> None:
+        """kill -9, and nobody is told of it any more. Its addresses are not used again."""
+        self.kill_host(host)
+        self.hosts.remove(host)
+        self._publish_gateways()
+
+    def move(self, host: Host) -> None:
+        """Kill everything on the host and give it another LAN address; start it again yourself."""
+        self.kill_host(host)
+        self.network.move(host)
+        self._prepare(host)
+
+    # Within
+
+    def _of(self, datacenter: str) -> list[Host]:
+        return [h for h in self.hosts if datacenter in {"", h.datacenter.name}]
+
+    def _prepare(self, host: Host) -> None:
+        directory = self._directory(host)
+        directory.mkdir(exist_ok=True)
+        software, config = host.datacenter.software, directory / "agent.json"
+        argv = self.network.command(host, self.programs.agent(software, config))
+        agent = Process(f"{host.label} agent", argv, directory / "agent.log")
+        envoy = None
+        if not host.is_server:
+            argv = self.network.command(host, self._gateway_command(host))
+            envoy = Process(f"{host.label} envoy", argv, directory / "envoy.log")
+        self._running[host.label] = Running(agent, envoy)
+
+    def _gateway_command(self, host: Host) -> list[str]:
+        if host.datacenter.software is Software.CONSUL:
+            return self.programs.static_gateway(self._directory(host) / "envoy.json")
+        ports = self.network.ports(host)
+        # Behind NAT a gateway has only its LAN address; on loopback it has both
+        binds = [host.lan] if ports.bind == "0.0.0.0" else [host.lan, host.wan]
+        return self.programs.gateway(host, ports, binds)
+
+    def _configure(self, host: Host) -> None:
+        ports = self.network.ports(host)
+        data = self._directory(host) / "data"
+        config = agent_config(self.spec, host, self.hosts, ports, self.pki, data)
+        write_config(self._directory(host) / "agent.json", config)
+        if self.spec.primary_gateway_name and isinstance(self.network, NetnsNetwork):
+            self.names.serve(self.network.namespace(host))
+            self.network.use_resolver(host, self.names.address)
+
+    def _agent_answers(self, host: Host) -> None:
+        if not self.agent(host).running:
+            raise Missing(f"it has ended:\n{self.agent(host).tail()}")
+        self.api(host, 2.0).get("/v1/agent/self")
+
+    def _publish_gateways(self) -> None:
+        if self.spec.primary_gateway_name:
+            gateways = self.gateways(self.spec.primary.name)
+            self.names.records[self.spec.primary_gateway_name] = [h.wan for h in gateways]
+
+    def _tell_watch(self) -> None:
+        pids = {self.agent(h).pid: h for h in self.servers() if h.label in self._running}
+        self.network.watch({pid: host for pid, host in pids.items() if pid})
+
+    def _directory(self, host: Host) -> Path:
+        return self.directory / host.label
