@@ -67,9 +67,10 @@ class FederationStateAntiEntropy:
 
     async def run(self) -> None:
         """Publish until cancelled."""
-        backoff = Backoff()
+        backoff = Backoff(self._server.primary_appeared)
         sent: object = None
         sent_at = 0.0
+        complained = ""
         clock = asyncio.get_running_loop().time
         while True:
             gateways = ordered(self._server.local_gateways())
@@ -83,11 +84,13 @@ class FederationStateAntiEntropy:
             try:
                 await self._publish(gateways)
             except (ProconsulError, TimeoutError) as error:
-                log.error("error performing anti-entropy sync of federation state: %s", error)
+                if str(error) != complained:
+                    complained = str(error)
+                    log.error("error performing anti-entropy sync of federation state: %s", error)
                 await backoff.wait()
             else:
                 log.info("federation state anti-entropy synced: %d gateways", len(gateways))
-                sent, sent_at = wanted, clock()
+                sent, sent_at, complained = wanted, clock(), ""
 
     def _published(self) -> FederationState | None:
         own = self._server.datacenter

@@ -215,7 +215,7 @@ class GatewayLocator:
         """The present choice and its reason, for people."""
         if self.datacenter == self.primary:
             return "this is the primary: other datacenters are reached through our mesh gateways"
-        if self._bypasses_local:
+        if self._bypasses_local and self._local:
             return (
                 "dialling the primary's mesh gateways directly: replication through the local "
                 f"ones failed {REPLICATION_FAILURES_BEFORE_BYPASS} times in a row"

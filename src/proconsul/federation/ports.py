@@ -11,6 +11,7 @@ from proconsul.domain.federation import (
     FederationStateRequest,
     IndexedFederationStates,
 )
+from proconsul.federation.rate import Signal
 
 
 class FederationServer(Protocol):
@@ -21,6 +22,11 @@ class FederationServer(Protocol):
 
     @property
     def primary_datacenter(self) -> str: ...
+
+    @property
+    def primary_appeared(self) -> Signal:
+        """Fires when a server of the primary datacenter becomes known: try again now."""
+        ...
 
     def states(self) -> Sequence[FederationState]:
         """Our datacenter's copy, by datacenter name."""

@@ -26,11 +26,32 @@ class RateLimiter:
             await asyncio.sleep(-self._tokens / self._rate)
 
 
-class Backoff:
-    """Doubles from `RETRY_S_MIN` to `RETRY_S_MAX`."""
+class Signal:
+    """Tells every waiter of this moment that trying again makes sense now."""
 
     def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def fire(self) -> None:
+        """Wake those who wait; whoever waits later waits for the next time."""
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+    async def wait(self, timeout_s: float) -> None:
+        """Return at the next `fire`, or after `timeout_s` seconds."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
+        except TimeoutError:
+            return
+
+
+class Backoff:
+    """Doubles from `RETRY_S_MIN` to `RETRY_S_MAX`; `hurry` cuts a wait short."""
+
+    def __init__(self, hurry: Signal | None = None) -> None:
         self._next = RETRY_S_MIN
+        self._hurry = hurry or Signal()
 
     def reset(self) -> None:
         """Start over, after a success."""
@@ -39,4 +60,4 @@ class Backoff:
     async def wait(self) -> None:
         """Sleep for the present delay and double it."""
         delay, self._next = self._next, min(self._next * 2, RETRY_S_MAX)
-        await asyncio.sleep(delay)
+        await self._hurry.wait(delay)

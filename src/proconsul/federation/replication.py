@@ -95,7 +95,7 @@ class FederationStateReplicator:
 
     async def run(self) -> None:
         """Replicate until cancelled."""
-        backoff = Backoff()
+        backoff = Backoff(self._server.primary_appeared)
         self.status = ReplicationStatus(running=True)
         try:
             while True:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from proconsul.federation.names import primary_join_address
+from proconsul.federation.rate import RETRY_S_MAX, Backoff, Signal
 from proconsul.util.errors import ProconsulError
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proconsul.agent")
 
-PRIMARY_JOIN_RETRY_S = 1.0
-PRIMARY_JOIN_RETRY_S_MAX = 5.0
+PRIMARY_CHECK_S = 2.0
+"""How often a secondary looks whether it still knows an alive server of the primary."""
 GATEWAY_PORT_DEFAULT = 8443
 """Where an entry of `primary_gateways` names no port."""
 
@@ -88,17 +89,19 @@ async def retry_join(
             return
 
 
-async def join_primary(primary: str, join: Join, is_joined: Callable[[], bool]) -> None:
+async def join_primary(
+    primary: str, join: Join, is_joined: Callable[[], bool], gateways_changed: Signal
+) -> None:
     """A secondary's WAN join: through the primary's gateways, whenever no primary server is known.
 
     Never gives up and never ends: a WAN pool that lost every server of the primary joins again.
     """
-    delay = PRIMARY_JOIN_RETRY_S
+    backoff = Backoff(gateways_changed)
     last_error = ""
     while True:
         if is_joined():
-            delay = PRIMARY_JOIN_RETRY_S
-            await asyncio.sleep(PRIMARY_JOIN_RETRY_S_MAX)
+            backoff.reset()
+            await asyncio.sleep(PRIMARY_CHECK_S)
             continue
         try:
             await join([primary_join_address(primary)])
@@ -106,12 +109,10 @@ async def join_primary(primary: str, join: Join, is_joined: Callable[[], bool]) 
             if str(error) != last_error:
                 log.warning("Join of the primary datacenter %s failed: %s", primary, error)
                 last_error = str(error)
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, PRIMARY_JOIN_RETRY_S_MAX)
+            await backoff.wait()
         else:
             log.info("Joined the WAN through mesh gateways of the primary datacenter %s", primary)
             last_error = ""
-            delay = PRIMARY_JOIN_RETRY_S
 
 
 class PrimaryGatewayRefresher:
@@ -166,5 +167,5 @@ class PrimaryGatewayRefresher:
     def _delay(self, known: bool) -> float:
         """While nothing is known or nothing works, at most 5 s."""
         if not known or self._needs_help():
-            return min(self._interval_s, PRIMARY_JOIN_RETRY_S_MAX)
+            return min(self._interval_s, RETRY_S_MAX)
         return self._interval_s

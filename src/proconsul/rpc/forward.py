@@ -34,6 +34,7 @@ log = logging.getLogger("proconsul.rpc")
 CALL_S = 15.0
 """Deadline of a forwarded call that does not block; a blocking query gets its wait on top."""
 HOLD_STEP_FRACTION = 16
+COMPLAIN_S = 30.0
 CROSS_DC_SERVERS_MAX = 3
 """How many servers of another datacenter one call may try."""
 
@@ -94,6 +95,7 @@ class Forwarder:
     ) -> None:
         self._config, self._server, self._table = config, server, table
         self._metrics, self._rng = metrics, rng
+        self._complained: dict[str, float] = {}
 
     async def dispatch(self, name: str, body: bytes, peer: PeerInfo) -> bytes:
         """A call from the network: encoded in, encoded out."""
@@ -125,8 +127,8 @@ class Forwarder:
         method = endpoint.method
         if (
             not method.is_read
-            or getattr(request, "min_query_index", 0)
-            or getattr(request, "require_consistent", False)
+            or bool(getattr(request, "min_query_index", 0))
+            or bool(getattr(request, "require_consistent", False))
             or not self._answers(method, request)
         ):
             return None
@@ -206,18 +208,9 @@ class Forwarder:
         servers = self._server.servers(datacenter)
         if not servers:
             if self._server.knows_datacenter(datacenter):
-                log.warning(
-                    "RPC request to DC is currently failing as no server can be reached: "
-                    "datacenter=%s",
-                    datacenter,
-                )
+                self._complain("no server can be reached", datacenter)
                 raise errors.DatacenterNotAvailableError
-            log.warning(
-                "RPC request for DC is currently failing as no path was found: "
-                "datacenter=%s method=%s",
-                datacenter,
-                method.name,
-            )
+            self._complain("no path was found", datacenter)
             raise errors.NoPathToDatacenterError
         self._metrics.incr("consul.rpc.cross-dc", 1, (("datacenter", datacenter),))
         deadline = self._deadline(request)
@@ -240,6 +233,15 @@ class Forwarder:
                 if not (isinstance(error, HopError) or _may_repeat(method, error)):
                     break
         raise failure
+
+    def _complain(self, reason: str, datacenter: str) -> None:
+        """Once every `COMPLAIN_S` for each datacenter: loops retry much more often."""
+        now = asyncio.get_running_loop().time()
+        if now - self._complained.get(datacenter, -COMPLAIN_S) >= COMPLAIN_S:
+            self._complained[datacenter] = now
+            log.warning(
+                "RPC request for DC is currently failing as %s: datacenter=%s", reason, datacenter
+            )
 
     def _deadline(self, request: Any) -> float:
         now = asyncio.get_running_loop().time()

@@ -23,10 +23,8 @@ class Kvs:
         if not key and request.op != kv.KV_DELETE_TREE:
             raise RequestError("Must provide key")
         may = call.authorizer
-        if request.op == kv.KV_DELETE_TREE:
-            allowed = may.key_write_prefix(key)
-        else:
-            allowed = may.key_write(key)
+        whole_tree = request.op == kv.KV_DELETE_TREE
+        allowed = may.key_write_prefix(key) if whole_tree else may.key_write(key)
         if not allowed:
             raise PermissionDeniedError
         result = await self._server.apply(MessageType.KVS, request)

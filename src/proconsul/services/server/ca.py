@@ -6,7 +6,6 @@ Without roots no gateway could be configured, since service traffic is named by 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import uuid
@@ -21,6 +20,7 @@ from proconsul.domain import connect as ca
 from proconsul.domain.federation import raw_time
 from proconsul.domain.messages import MessageType
 from proconsul.domain.options import DCSpecificRequest
+from proconsul.federation.rate import Backoff, Signal
 from proconsul.mesh.ca import create_root
 from proconsul.state.store import Store
 from proconsul.util.errors import ProconsulError
@@ -34,7 +34,6 @@ DEFAULT_CONFIG: dict[str, Any] = {
     "LeafCertTTL": "72h",
     "IntermediateCertTTL": "8760h",
 }
-RETRY_S_MIN, RETRY_S_MAX = 0.25, 5.0
 REFRESH_S = 600.0
 
 Apply = Callable[[MessageType, Any], Awaitable[Any]]
@@ -85,10 +84,15 @@ async def initialize_primary(store: Store, datacenter: str, apply: Apply) -> Non
 
 
 async def follow_primary(
-    store: Store, datacenter: str, primary: str, apply: Apply, roots: Roots
+    store: Store,
+    datacenter: str,
+    primary: str,
+    apply: Apply,
+    roots: Roots,
+    primary_appeared: Signal,
 ) -> None:
     """A secondary's leader: adopt the primary's trust domain and roots, and their changes."""
-    delay = RETRY_S_MIN
+    backoff = Backoff(primary_appeared)
     seen = 0
     while True:
         try:
@@ -103,14 +107,13 @@ async def follow_primary(
             if answer.trust_domain and answer.roots:
                 await _adopt(store, datacenter, apply, answer)
                 seen = answer.index
-                delay = RETRY_S_MIN
+                backoff.reset()
                 continue
             log.debug("primary datacenter %s has no CA roots yet", primary)
         except (ProconsulError, TimeoutError) as error:
             seen = 0
             log.debug("CA roots of the primary datacenter are not available: %s", error)
-        await asyncio.sleep(delay)
-        delay = min(delay * 2, RETRY_S_MAX)
+        await backoff.wait()
 
 
 async def _adopt(store: Store, datacenter: str, apply: Apply, answer: ca.IndexedCARoots) -> None:

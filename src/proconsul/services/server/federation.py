@@ -28,6 +28,7 @@ from proconsul.federation.dialer import FederationDialer
 from proconsul.federation.flood import FLOOD_S, LanServer, flood_join, missing
 from proconsul.federation.gateway_connect import GatewayConnect, GatewayTraffic
 from proconsul.federation.locator import GatewayLocator
+from proconsul.federation.rate import Signal
 from proconsul.federation.retry_join import (
     PrimaryGatewayRefresher,
     Resolver,
@@ -174,17 +175,13 @@ class Federation:
         if wan is None:
             return
         primary = server.config.identity.primary_datacenter
-        await self._until_gateways_known()
-        await join_primary(primary, wan.join, lambda: bool(server.alive_wan_servers(primary)))
-
-    async def _until_gateways_known(self) -> None:
-        """Joining cannot work earlier; a few milliseconds decide over a whole retry interval."""
-        known = asyncio.Event()
-        self.locator.on_change(known.set)
-        primary = self._server.config.identity.primary_datacenter
+        changed = Signal()
+        self.locator.on_change(changed.fire)
         while not self.locator.known(primary):
-            known.clear()
-            await known.wait()
+            await changed.wait(FLOOD_S)
+        await join_primary(
+            primary, wan.join, lambda: bool(server.alive_wan_servers(primary)), changed
+        )
 
     async def _measure(self) -> None:
         metrics = self._server.metrics
@@ -218,6 +215,10 @@ class ServerFederation:
     @property
     def primary_datacenter(self) -> str:
         return self._server.config.identity.primary_datacenter
+
+    @property
+    def primary_appeared(self) -> Signal:
+        return self._server.primary_appeared
 
     def states(self) -> Sequence[FederationState]:
         return self._server.store.federation.all().value

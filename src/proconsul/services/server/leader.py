@@ -100,7 +100,12 @@ class LeaderDuties:
         server = self._server
         primary = server.config.identity.primary_datacenter
         await ca.follow_primary(
-            server.store, server.datacenter, primary, server.apply, server.primary_roots
+            server.store,
+            server.datacenter,
+            primary,
+            server.apply,
+            server.primary_roots,
+            server.primary_appeared,
         )
 
     async def _prune(self) -> None:

@@ -29,6 +29,7 @@ from proconsul.drivers.raft.store import LmdbStore, MemoryStore
 from proconsul.drivers.raft.transport import Transport as RaftTransport
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.tls_config import TlsContexts
+from proconsul.federation.rate import Signal
 from proconsul.federation.replication import FederationStateReplicator
 from proconsul.rpc.blocking import BlockingLimits
 from proconsul.rpc.dialer import Destination, Purpose
@@ -128,6 +129,7 @@ class Server:
         self._bootstrapping = config.bootstrap_expect > 0
         self._heard_from_leader = False
         self._started = asyncio.Event()
+        self.primary_appeared = Signal()
 
     # -- composition -----------------------------------------------------------------------
 
@@ -327,6 +329,9 @@ class Server:
         if isinstance(event, MemberEvent):
             for member in event.members:
                 self._route(AREA_WAN, event.kind, member)
+                primary = self.config.identity.primary_datacenter
+                if member.tags.get("dc") == primary and event.kind is MemberEventKind.JOIN:
+                    self.primary_appeared.fire()
         if self._on_member_event is not None:
             self._on_member_event(True, event)
 
