@@ -33,7 +33,7 @@ def server_name(node: str, datacenter: str, domain: str) -> str:
     return suffix if node in ("", ANY_NODE) else f"{node}.{suffix}"
 
 
-def primary_join_address(primary: str) -> str:
-    """What a secondary's WAN pool joins: a placeholder that the WAN transport turns into a gateway."""
+def wan_join_address(datacenter: str) -> str:
+    """What the WAN pool joins of a datacenter: a placeholder that its transport takes for a gateway."""
     host, port = PLACEHOLDER_ADDRESS
-    return f"{ANY_NODE}.{primary}/{host}:{port}"
+    return f"{ANY_NODE}.{datacenter}/{host}:{port}"

@@ -37,13 +37,14 @@ class Signal:
         event, self._event = self._event, asyncio.Event()
         event.set()
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return at the next `fire`, or after `timeout_s` seconds."""
+    async def wait(self, timeout_s: float) -> bool:
+        """True at the next `fire`, False after `timeout_s` seconds without one."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()
         except TimeoutError:
-            return
+            return False
+        return True
 
 
 class Backoff:

@@ -11,8 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from proconsul.federation.names import primary_join_address
-from proconsul.federation.rate import RETRY_S_MAX, Backoff, Signal
+from proconsul.federation.names import wan_join_address
+from proconsul.federation.rate import RETRY_S_MAX, RETRY_S_MIN, Signal
 from proconsul.util.errors import ProconsulError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proconsul.agent")
 
-PRIMARY_CHECK_S = 2.0
-"""How often a secondary looks whether it still knows an alive server of the primary."""
+WAN_CHECK_S = 2.0
+"""How often a server looks whether it knows an alive server of every datacenter."""
 GATEWAY_PORT_DEFAULT = 8443
 """Where an entry of `primary_gateways` names no port."""
 
@@ -89,30 +89,46 @@ async def retry_join(
             return
 
 
-async def join_primary(
-    primary: str, join: Join, is_joined: Callable[[], bool], gateways_changed: Signal
-) -> None:
-    """A secondary's WAN join: through the primary's gateways, whenever no primary server is known.
+class WanJoiner:
+    """Keeps the WAN pool whole: joins every datacenter of which it knows no alive server.
 
-    Never gives up and never ends: a WAN pool that lost every server of the primary joins again.
+    A secondary joins the primary so, as in the reference. Here every server also does it for each
+    datacenter that has a federation state: a restarted server need not wait to be found, and a
+    healed partition is noticed within seconds instead of serf's reconnect interval.
+
+    `wanted()` are the datacenters to be joined now. Never ends; each datacenter backs off by itself.
     """
-    backoff = Backoff(gateways_changed)
-    last_error = ""
-    while True:
-        if is_joined():
-            backoff.reset()
-            await asyncio.sleep(PRIMARY_CHECK_S)
-            continue
+
+    def __init__(self, wanted: Callable[[], Sequence[str]], join: Join, changed: Signal) -> None:
+        self._wanted, self._join, self._changed = wanted, join, changed
+        self._next: dict[str, tuple[float, float]] = {}
+        self._complaints: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Join until cancelled."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            wanted = self._wanted()
+            self._next = {dc: self._next[dc] for dc in wanted if dc in self._next}
+            for datacenter in wanted:
+                due, delay = self._next.get(datacenter, (0.0, RETRY_S_MIN))
+                if clock() >= due and not await self._attempt(datacenter):
+                    self._next[datacenter] = (clock() + delay, min(delay * 2, RETRY_S_MAX))
+            soonest = min((due for due, _ in self._next.values()), default=clock() + WAN_CHECK_S)
+            if await self._changed.wait(max(RETRY_S_MIN / 4, min(WAN_CHECK_S, soonest - clock()))):
+                self._next.clear()
+
+    async def _attempt(self, datacenter: str) -> bool:
         try:
-            await join([primary_join_address(primary)])
+            await self._join([wan_join_address(datacenter)])
         except (ProconsulError, TimeoutError) as error:
-            if str(error) != last_error:
-                log.warning("Join of the primary datacenter %s failed: %s", primary, error)
-                last_error = str(error)
-            await backoff.wait()
-        else:
-            log.info("Joined the WAN through mesh gateways of the primary datacenter %s", primary)
-            last_error = ""
+            if str(error) != self._complaints.get(datacenter):
+                self._complaints[datacenter] = str(error)
+                log.warning("Join of datacenter %s failed, will retry: %s", datacenter, error)
+            return False
+        self._complaints.pop(datacenter, None)
+        log.info("Joined datacenter %s in the WAN through mesh gateways", datacenter)
+        return True
 
 
 class PrimaryGatewayRefresher:

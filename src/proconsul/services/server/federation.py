@@ -32,7 +32,7 @@ from proconsul.federation.rate import Signal
 from proconsul.federation.retry_join import (
     PrimaryGatewayRefresher,
     Resolver,
-    join_primary,
+    WanJoiner,
 )
 from proconsul.federation.wan_transport import WanTransport
 from proconsul.rpc.blocking import Watch
@@ -103,8 +103,7 @@ class Federation:
         _ = scope.supervise("gateway-locator", self._follow_gateways)
         _ = scope.supervise("flood-join", self._flood_forever)
         _ = scope.supervise("federation-metrics", self._measure)
-        if not self._server.config.identity.is_primary:
-            _ = scope.supervise("join-primary", self._join_primary)
+        _ = scope.supervise("join-wan", self._join_wan)
 
     def refresh_primary_gateways(
         self, entries: Sequence[str], resolver: Resolver, interval_s: float, scope: TaskScope
@@ -169,19 +168,26 @@ class Federation:
             except TimeoutError:
                 continue
 
-    async def _join_primary(self) -> None:
+    async def _join_wan(self) -> None:
         server = self._server
-        wan = server.wan
-        if wan is None:
+        if server.wan is None:
             return
-        primary = server.config.identity.primary_datacenter
         changed = Signal()
         self.locator.on_change(changed.fire)
-        while not self.locator.known(primary):
-            await changed.wait(FLOOD_S)
-        await join_primary(
-            primary, wan.join, lambda: bool(server.alive_wan_servers(primary)), changed
-        )
+        await WanJoiner(self._unknown_datacenters, server.wan.join, changed).run()
+
+    def _unknown_datacenters(self) -> list[str]:
+        """Those that we know a way to, but no alive server of."""
+        server = self._server
+        identity = server.config.identity
+        wanted = {s.datacenter for s in server.store.federation.all().value if s.mesh_gateways}
+        if not identity.is_primary:
+            wanted.add(identity.primary_datacenter)
+        return [
+            datacenter
+            for datacenter in sorted(wanted - {identity.datacenter})
+            if self.locator.known(datacenter) and not server.alive_wan_servers(datacenter)
+        ]
 
     async def _measure(self) -> None:
         metrics = self._server.metrics
