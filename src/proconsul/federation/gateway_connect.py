@@ -81,6 +81,10 @@ class GatewayConnect:
             )
         except StreamError as error:
             raise HopError(_hop(error), "", f"{server_name}: {_explain(error)}") from error
+        except ValueError as error:
+            raw.abort()
+            reason = f"{server_name!r} cannot be a server name (SNI): {error}"
+            raise HopError(Hop.SNI, "", reason) from error
 
 
 def _hop(error: StreamError) -> Hop:

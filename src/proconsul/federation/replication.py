@@ -54,11 +54,18 @@ def diff(
         updates=[
             theirs[dc]
             for dc in sorted(theirs)
-            if dc not in ours
-            or theirs[dc].modify_index > last_index
-            or ours[dc].primary_modify_index != theirs[dc].modify_index
+            if dc not in ours or _differs(ours[dc], theirs[dc], last_index)
         ],
     )
+
+
+def _differs(ours: FederationState, theirs: FederationState, last_index: int) -> bool:
+    """Whether to commit theirs. A new leader starts at index 0 and must not rewrite all that is
+    equal: every write wakes every gateway's configuration. After a restore in the primary a state
+    may differ although its index is the one that we know."""
+    if ours.primary_modify_index != theirs.modify_index:
+        return True
+    return theirs.modify_index > last_index and not ours.is_same(theirs)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,214 @@
+"""Worlds for tests of the federation: gateways by SNI, servers with real TLS, and records."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import uvloop
+
+from proconsul.domain.catalog import (
+    CheckServiceNode,
+    HealthCheck,
+    Node,
+    NodeService,
+    ServiceAddress,
+)
+from proconsul.domain.federation import FederationState
+from proconsul.drivers.stream import PeerInfo, PushStream
+from proconsul.drivers.tls_config import TlsConfig, TlsContexts
+from proconsul.rpc.listener import Handlers, ListenerConfig, RpcListener
+from proconsul.rpc.server_session import RpcServerSession
+from proconsul.testing.certs import CertificateFiles
+from proconsul.util.metrics import Metrics
+
+Address = tuple[str, int]
+
+
+def run(test: Callable[[], Awaitable[None]], limit_s: float = 20.0) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(limit_s):
+            await test()
+
+    uvloop.run(main())
+
+
+def soon(seconds: float = 5.0) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Poll; the test's own timeout ends it."""
+    while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
+        await asyncio.sleep(0.002)
+
+
+def contexts(files: CertificateFiles) -> TlsContexts:
+    return TlsContexts(TlsConfig(ca_file=files.ca, cert_file=files.certificate, key_file=files.key))
+
+
+# -- records -----------------------------------------------------------------------------------
+
+
+def gateway_node(
+    lan: Address,
+    wan: Address | None = None,
+    *,
+    meta: Mapping[str, str] | None = None,
+    status: str = "passing",
+    node: str = "gw",
+    datacenter: str = "dc1",
+    output: str = "",
+) -> CheckServiceNode:
+    """A mesh gateway as the catalog has it."""
+    tagged = {"wan": ServiceAddress(*wan)} if wan else None
+    return CheckServiceNode(
+        node=Node(node=node, address=lan[0], datacenter=datacenter),
+        service=NodeService(
+            kind="mesh-gateway",
+            id="mesh-gateway",
+            service="mesh-gateway",
+            address=lan[0],
+            port=lan[1],
+            tagged_addresses=tagged,
+            meta={"consul-wan-federation": "1"} if meta is None else dict(meta),
+        ),
+        checks=[HealthCheck(node=node, check_id="alive", status=status, output=output)],
+    )
+
+
+def state(
+    datacenter: str, *nodes: CheckServiceNode, index: int = 1, primary_index: int = 0
+) -> FederationState:
+    return FederationState(
+        datacenter=datacenter,
+        mesh_gateways=list(nodes),
+        primary_modify_index=primary_index,
+        modify_index=index,
+    )
+
+
+# -- real sockets ------------------------------------------------------------------------------
+
+
+class SniGateway:
+    """What a gateway's Envoy does: looks at the ClientHello, then passes bytes on both ways."""
+
+    def __init__(self, routes: Mapping[str, Address] | None = None) -> None:
+        self.routes = dict(routes or {})
+        self.asked: list[str] = []
+        self.swallow = False
+        """Take connections and never answer."""
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Address]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        try:
+            yield ("127.0.0.1", server.sockets[0].getsockname()[1])
+        finally:
+            server.close()
+            for writer in self._writers:
+                writer.transport.abort()
+            await server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            hello = await reader.read(65536)
+            name = sni_of(hello)
+            self.asked.append(name)
+            if self.swallow:
+                await reader.read()
+                return
+            target = self.routes.get(name)
+            if target is None:
+                return
+            try:
+                up_reader, up_writer = await asyncio.open_connection(*target)
+            except OSError:
+                return
+            self._writers.add(up_writer)
+            up_writer.write(hello)
+            forth = asyncio.create_task(_copy(reader, up_writer))
+            await _copy(up_reader, writer)
+            forth.cancel()
+            await asyncio.wait([forth])
+            up_writer.close()
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+            self._writers.discard(writer)
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.write_eof()
+    except (ConnectionError, OSError):
+        return
+
+
+def sni_of(hello: bytes) -> str:
+    """The server name in a ClientHello."""
+    found: list[str] = []
+
+    def remember(_socket: object, name: str | None, _context: object) -> int:
+        found.append(name or "")
+        return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sni_callback = remember
+    incoming = ssl.MemoryBIO()
+    incoming.write(hello)
+    try:
+        context.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True).do_handshake()
+    except ssl.SSLError:
+        pass
+    return found[0] if found else ""
+
+
+@dataclass
+class TestServer:
+    """A server's RPC port that answers everything with an empty map."""
+
+    __test__ = False
+    tls: TlsContexts
+    datacenter: str = "dc2"
+    calls: list[str] = field(default_factory=list)
+
+    async def dispatch(self, method: str, _body: bytes, _peer: PeerInfo) -> bytes:
+        self.calls.append(method)
+        return b"\x80"
+
+    async def _rpc(self, stream: PushStream) -> None:
+        await RpcServerSession(stream, self.dispatch, Metrics()).serve()
+
+    async def _closed(self, stream: PushStream) -> None:
+        stream.abort()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Address]:
+        handlers = Handlers(self._rpc, *([self._closed] * 4))
+        listener = RpcListener(ListenerConfig(self.datacenter), handlers, Metrics(), self.tls)
+        await listener.start("127.0.0.1", 0)
+        try:
+            yield ("127.0.0.1", listener.address[1])
+        finally:
+            await listener.aclose()
+
+
+def closed_port() -> Address:
+    """Where nobody listens."""
+    import socket
+
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        host, port = sock.getsockname()
+        return host, port
