@@ -18,7 +18,10 @@ from proconsul.app.worlds.spec import (
 )
 from proconsul.interfaces.cli.envoy_bootstrap import envoy_argv, find_envoy
 
-_ENVOY_OPTIONS = ("--concurrency", "1", "-l", "info", "--log-format", "[%Y-%m-%d %T.%e] %l %n: %v")
+_ENVOY_OPTIONS = (
+    *("--concurrency", "1"),
+    *("-l", "warning", "--component-log-level", "upstream:info,config:info"),
+)
 
 
 @dataclass(frozen=True, slots=True)

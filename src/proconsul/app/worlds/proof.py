@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from proconsul.app.worlds.spec import Host, WorldError
 from proconsul.app.worlds.waiting import Missing, until
@@ -99,10 +100,7 @@ def federation_states(world: World, timeout_s: float) -> str:
         for server in world.servers():
             states = world.api(server).get("/v1/internal/federation-states") or []
             found = {
-                state["Datacenter"]: sorted(
-                    gateway["Service"]["TaggedAddresses"]["wan"]["Address"]
-                    for gateway in state["MeshGateways"] or []
-                )
+                state["Datacenter"]: sorted(map(_wan_address, state["MeshGateways"] or []))
                 for state in states
             }
             for name, gateways in wanted.items():
@@ -172,6 +170,12 @@ def isolated(world: World) -> str:
     if not evidence.isolated:
         raise WorldError(f"not isolated:\n{text}")
     return text
+
+
+def _wan_address(gateway: Mapping[str, Any]) -> str:
+    """Of a CheckServiceNode; what is not there yet is an empty string."""
+    addresses = gateway["Service"].get("TaggedAddresses") or {}
+    return str((addresses.get("wan") or {}).get("Address", ""))
 
 
 def _first_servers(world: World) -> list[Host]:
