@@ -214,6 +214,12 @@ class GatewayLocator:
     def describe(self) -> str:
         """The present choice and its reason, for people."""
         if self.datacenter == self.primary:
+            if not self._local:
+                return (
+                    "no mesh gateway with meta consul-wan-federation=1 is registered and healthy "
+                    "in this datacenter: start one with `connect envoy -gateway=mesh -register "
+                    "-expose-servers`, or look at its check"
+                )
             return "this is the primary: other datacenters are reached through our mesh gateways"
         if self._bypasses_local and self._local:
             return (

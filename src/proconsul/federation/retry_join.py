@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proconsul.agent")
 
+FIRST_RETRY_S = 0.5
 WAN_CHECK_S = 2.0
 """How often a server looks whether it knows an alive server of every datacenter."""
 GATEWAY_PORT_DEFAULT = 8443
@@ -53,14 +54,16 @@ async def retry_join(
     interval_s: float,
     attempts_max: int = 0,
 ) -> None:
-    """Join `entries` again every `interval_s` until one try succeeds.
+    """Join `entries` again until one try succeeds, every `interval_s` at the latest.
 
-    Raises `RetryJoinError` after `attempts_max` tries (0: never).
+    Unless attempts are counted the first ones follow each other faster, doubling from 0.5 s: when a
+    whole datacenter starts, servers come up seconds after those who look for them. Raises `RetryJoinError` after `attempts_max` tries (0: never).
     """
     if not entries:
         return
     log.info("Joining cluster...: cluster=%s", cluster)
     attempt = 0
+    delay = interval_s if attempts_max else min(FIRST_RETRY_S, interval_s)
     while True:
         try:
             found = await resolver.join_addresses(entries)
@@ -76,10 +79,11 @@ async def retry_join(
             log.warning(
                 "Join cluster failed, will retry: cluster=%s retry_interval=%gs error=%s",
                 cluster,
-                interval_s,
+                delay,
                 error,
             )
-            await asyncio.sleep(interval_s)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, interval_s)
         else:
             log.info(
                 "Join cluster completed. Synced with initial agents: cluster=%s num_agents=%d",

@@ -1,8 +1,8 @@
 """Running this agent's checks: TTL, HTTP and TCP.
 
 Statuses and texts follow Consul's `agent/checks`. Two things differ (docs/divergence.md): the first
-probe of a check runs at once, and until a check has passed for the first time it is probed again
-after 0.1 s, doubling up to its interval. A gateway is thus usable when its Envoy listens, not ten
+probe of a check runs at once, and one that fails is probed again after 0.1 s, doubling up to 1 s,
+for its first minute of failing. A gateway is thus usable when its Envoy listens, not ten
 seconds later.
 """
 
@@ -23,7 +23,8 @@ log = logging.getLogger("proconsul.checks")
 
 TIMEOUT_S = 10.0
 INTERVAL_S_MIN = 1.0
-FIRST_RETRY_S = 0.1
+FIRST_RETRY_S, FIRST_RETRY_S_MAX = 0.1, 1.0
+QUICK_RETRIES_S = 60.0
 HTTP_TOO_MANY_REQUESTS = 429
 
 Update = Callable[[str, str, str], None]
@@ -131,19 +132,22 @@ class _Probing:
     async def run(self) -> None:
         spec = self._spec
         interval = max(spec.interval_s, INTERVAL_S_MIN)
-        warmup = FIRST_RETRY_S
-        has_passed = False
+        clock = asyncio.get_running_loop().time
+        failing_since: float | None = None
+        retry = FIRST_RETRY_S
         while True:
             status, output = await self._probe()
             self._report(status, output)
-            has_passed = has_passed or status == PASSING
-            if has_passed or warmup >= interval:
-                await asyncio.sleep(
-                    interval if has_passed else interval * self._rng.uniform(0.9, 1)
-                )
+            if status != CRITICAL:
+                failing_since, retry = None, FIRST_RETRY_S
+                await asyncio.sleep(interval)
+                continue
+            failing_since = clock() if failing_since is None else failing_since
+            if clock() - failing_since < QUICK_RETRIES_S:
+                await asyncio.sleep(min(retry, interval))
+                retry = min(retry * 2, FIRST_RETRY_S_MAX)
             else:
-                await asyncio.sleep(warmup)
-                warmup = min(warmup * 2, interval)
+                await asyncio.sleep(interval * self._rng.uniform(0.9, 1))
 
     def _report(self, status: str, output: str) -> None:
         """`success_before_passing` and `failures_before_critical` hold a change back."""
