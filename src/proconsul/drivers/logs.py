@@ -10,7 +10,6 @@ import json
 import logging
 import sys
 import time
-from logging.handlers import RotatingFileHandler, TimedRotatingFileHandler
 from typing import TextIO
 
 from typing_extensions import override
@@ -103,6 +102,8 @@ def set_level(level: str) -> None:
 def _file_handler(
     file: str, rotate_bytes: int, rotate_duration_s: float, max_files: int
 ) -> logging.Handler:
+    from logging.handlers import RotatingFileHandler, TimedRotatingFileHandler
+
     kept = max_files if max_files > 0 else _BACKUPS_UNLIMITED
     if rotate_bytes:
         return RotatingFileHandler(file, maxBytes=rotate_bytes, backupCount=kept)

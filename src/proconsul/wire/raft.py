@@ -8,9 +8,10 @@ raw bytes. Follows `commands.go`, `net_transport.go` and `configuration.go` of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from proconsul.util.errors import WireError
 from proconsul.wire.msgpack import as_bytes, as_text, as_uint, pack, unpack
@@ -63,8 +64,7 @@ class Suffrage(IntEnum):
     STAGING = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True, gc=False):
     """One log entry; `data` is opaque to Raft unless `type` is CONFIGURATION."""
 
     index: int
@@ -74,8 +74,7 @@ class Entry:
     extensions: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """One member. `id` is Consul's node UUID, `address` its "ip:port"."""
 
     suffrage: Suffrage
@@ -83,15 +82,13 @@ class Server:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(Struct, frozen=True):
     """The members of the cluster, in no particular order, each once."""
 
     servers: tuple[Server, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AppendEntriesRequest:
+class AppendEntriesRequest(Struct, frozen=True):
     """Replicates entries. A heartbeat has neither entries, previous entry nor commit index."""
 
     term: int
@@ -108,8 +105,7 @@ class AppendEntriesRequest:
         return not (self.prev_log_index or self.entries or self.leader_commit) and self.term > 0
 
 
-@dataclass(frozen=True, slots=True)
-class AppendEntriesResponse:
+class AppendEntriesResponse(Struct, frozen=True):
     """`last_log` is the follower's last index before the append, a hint for a faster backoff."""
 
     term: int
@@ -119,8 +115,7 @@ class AppendEntriesResponse:
     protocol_version: int = PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class RequestVoteRequest:
+class RequestVoteRequest(Struct, frozen=True):
     """`candidate` is an address, not an id."""
 
     term: int
@@ -131,8 +126,7 @@ class RequestVoteRequest:
     protocol_version: int = PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class RequestVoteResponse:
+class RequestVoteResponse(Struct, frozen=True):
     """The answer to `RequestVoteRequest`."""
 
     term: int
@@ -140,8 +134,7 @@ class RequestVoteResponse:
     protocol_version: int = PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class InstallSnapshotRequest:
+class InstallSnapshotRequest(Struct, frozen=True):
     """Announces `size` raw bytes of a snapshot that reaches up to `last_log_index`."""
 
     term: int
@@ -156,8 +149,7 @@ class InstallSnapshotRequest:
     protocol_version: int = PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class InstallSnapshotResponse:
+class InstallSnapshotResponse(Struct, frozen=True):
     """The answer to `InstallSnapshotRequest`; the reference leaves its version 0."""
 
     term: int
@@ -165,15 +157,13 @@ class InstallSnapshotResponse:
     protocol_version: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TimeoutNowRequest:
+class TimeoutNowRequest(Struct, frozen=True):
     """Tells a server to start an election at once."""
 
     protocol_version: int = PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class TimeoutNowResponse:
+class TimeoutNowResponse(Struct, frozen=True):
     """The answer to `TimeoutNowRequest`; the reference leaves its version 0."""
 
     protocol_version: int = 0

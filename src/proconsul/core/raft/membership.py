@@ -7,8 +7,10 @@ until the last one is committed and the leader has committed an entry of its own
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
+
+from msgspec.structs import replace
 
 from proconsul.core.raft.types import ConfigurationError
 from proconsul.wire.raft import (

@@ -6,9 +6,10 @@ which messages may leave (etcd-io/raft's `Ready` is the model).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from proconsul.util.errors import ProconsulError
 
@@ -53,8 +54,7 @@ class ChangePending(ConfigurationError):
         super().__init__("a configuration change is under way")
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Struct, frozen=True):
     """Timings and limits; the defaults are Consul's at `raft_multiplier` 1."""
 
     heartbeat_timeout_s: float = 1.0
@@ -99,8 +99,7 @@ class Role(Enum):
     LEADER = "Leader"
 
 
-@dataclass(frozen=True, slots=True)
-class HardState:
+class HardState(Struct, frozen=True):
     """What must survive a crash beside the log. `candidate` is who got our vote in `vote_term`."""
 
     term: int = 0
@@ -108,8 +107,7 @@ class HardState:
     candidate: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotMeta:
+class SnapshotMeta(Struct, frozen=True):
     """Where a snapshot ends, and the members at that point."""
 
     index: int
@@ -126,8 +124,7 @@ class Channel(Enum):
     SNAPSHOT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """A request to a server. Answer with `response(rid, ...)` or `failed(rid, ...)`.
 
     On the SNAPSHOT channel `request` is None: the driver sends its latest snapshot and answers
@@ -141,8 +138,7 @@ class Send:
     channel: Channel
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """The answer to an incoming request, under the token it was handed in with."""
 
     token: object
@@ -150,32 +146,28 @@ class Reply:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(Struct, frozen=True):
     """The end of `verify`: whether this server still is the leader."""
 
     token: object
     ok: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Transferred:
+class Transferred(Struct, frozen=True):
     """The end of `transfer`; `error` is empty on success."""
 
     token: object
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RoleChanged:
+class RoleChanged(Struct, frozen=True):
     """This server's role changed. On losing leadership, proposals under way are undecided."""
 
     role: Role
     term: int
 
 
-@dataclass(frozen=True, slots=True)
-class LeaderChanged:
+class LeaderChanged(Struct, frozen=True):
     """The leader as seen from here: (id, address), None if unknown."""
 
     leader: tuple[str, str] | None
@@ -184,8 +176,7 @@ class LeaderChanged:
 Event = Verified | Transferred | RoleChanged | LeaderChanged
 
 
-@dataclass(slots=True)
-class Output:
+class Output(Struct):
     """One step's results, to be handled in this order.
 
     1. `send` may leave at once, in parallel with 2.

@@ -13,7 +13,7 @@ A stream's life, by who has sent SYN, FIN, RST:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from proconsul.util.errors import ProconsulError, WireError
 from proconsul.wire import yamux as wire
@@ -25,8 +25,7 @@ class SessionClosedError(ProconsulError):
     """The session cannot carry (new) streams any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class YamuxConfig:
+class YamuxConfig(Struct, frozen=True):
     """Times in seconds."""
 
     accept_backlog: int = 256
@@ -38,50 +37,43 @@ class YamuxConfig:
     keepalive_timeout_s: float = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class StreamOffered:
+class StreamOffered(Struct, frozen=True):
     """The peer opened a stream: `accept` or `reset` it."""
 
     stream_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamData:
+class StreamData(Struct, frozen=True):
     """Bytes for a stream. Report them to `consumed` once read, to reopen the window."""
 
     stream_id: int
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEnded:
+class StreamEnded(Struct, frozen=True):
     """The peer will send no more on the stream."""
 
     stream_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamReset:
+class StreamReset(Struct, frozen=True):
     """The peer dropped the stream."""
 
     stream_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class WindowOpened:
+class WindowOpened(Struct, frozen=True):
     """More may be sent on the stream, or (`acknowledged`) one more stream may be opened."""
 
     stream_id: int
     acknowledged: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteGoAway:
+class RemoteGoAway(Struct, frozen=True):
     """The peer takes no new streams; those that are open go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionFailed:
+class SessionFailed(Struct, frozen=True):
     """The session is over; everything on it is lost."""
 
     reason: str
@@ -98,8 +90,7 @@ Event = (
 )
 
 
-@dataclass(slots=True)
-class _Stream:
+class _Stream(Struct):
     send_window: int = wire.INITIAL_WINDOW
     receive_window: int = wire.INITIAL_WINDOW
     """What the peer may still send."""

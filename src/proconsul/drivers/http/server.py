@@ -9,7 +9,6 @@ import ssl
 import stat
 import time
 from collections import Counter
-from email.utils import formatdate
 
 from proconsul.drivers.http.limits import HttpLimits
 from proconsul.drivers.http.message import Response
@@ -162,7 +161,9 @@ class HttpServer:
         second = int(time.time())
         if second != self._date_second:
             self._date_second = second
-            self._date = formatdate(second, usegmt=True).encode("ascii")
+            # Not by locale: this process never sets one.
+            shown = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(second))
+            self._date = shown.encode("ascii")
         return self._date
 
     def _sweep(self) -> None:

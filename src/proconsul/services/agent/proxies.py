@@ -2,7 +2,7 @@
 
 Each dependency is a blocking query of its own, so a change is seen when it is committed. A snapshot
 is given out once every query has answered, and again whenever an answer changed the outcome
-(agent/proxycfg).
+(agent/proxycfg). `mesh.build` comes with Envoy's types, several MB that agents without proxies spare.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proconsul.domain.catalog import MESH_GATEWAY, CheckServiceNode, NodeService
 from proconsul.domain.options import DCSpecificRequest, ServiceSpecificRequest
 from proconsul.drivers.scope import TaskScope
-from proconsul.mesh.build import GatewayView, mesh_gateway_snapshot
 from proconsul.mesh.errors import UnknownProxyError
-from proconsul.mesh.snapshot import MeshGatewaySnapshot
 from proconsul.rpc.caller import RpcCaller
 from proconsul.services.agent.local import LocalState
 from proconsul.services.server.config import Identity
 from proconsul.util.errors import ProconsulError
+
+if TYPE_CHECKING:
+    from proconsul.mesh.build import GatewayView
+    from proconsul.mesh.snapshot import MeshGatewaySnapshot
 
 log = logging.getLogger("proconsul.proxycfg")
 
@@ -109,6 +111,8 @@ class MeshGatewayWatch:
 
     def view(self, service: NodeService) -> GatewayView | None:
         """All that is known, or None while a query has not answered yet."""
+        from proconsul.mesh.build import GatewayView
+
         first = (self._roots, self._federation, self._names, self._servers)
         if any(query.answer is None for query in first) or not self._follow_services():
             return None
@@ -140,6 +144,8 @@ class ProxySource:
 
     async def watch(self, proxy_id: str, _token: str) -> AsyncIterator[MeshGatewaySnapshot]:
         """See `interfaces.xds.source.SnapshotSource.watch`."""
+        from proconsul.mesh.build import mesh_gateway_snapshot
+
         self._registered(proxy_id)
         async with TaskScope(f"proxy {proxy_id}") as scope:
             watch = MeshGatewayWatch(self._identity, self._caller, scope)

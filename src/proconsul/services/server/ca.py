@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
 from proconsul.domain import connect as ca
@@ -21,7 +20,6 @@ from proconsul.domain.federation import raw_time
 from proconsul.domain.messages import MessageType
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.federation.rate import Backoff, Signal
-from proconsul.mesh.ca import create_root
 from proconsul.state.store import Store
 from proconsul.util.errors import ProconsulError
 
@@ -53,6 +51,11 @@ async def initialize_primary(store: Store, datacenter: str, apply: Apply) -> Non
         )
     if store.connect.active_root().value is not None:
         return
+    # Only for this once in a federation's life: X.509 costs every other start time and memory.
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from proconsul.mesh.ca import create_root
+
     root = create_root(
         config.cluster_id,
         ec.generate_private_key(ec.SECP256R1()),
