@@ -17,6 +17,7 @@ from proconsul.state.connect import ConnectQueries
 from proconsul.state.coordinates import CoordinateQueries
 from proconsul.state.federation import FederationQueries
 from proconsul.state.kv import KvQueries
+from proconsul.state.opaque_queries import MeshQueries
 from proconsul.state.sessions import SessionQueries
 from proconsul.state.tables import AUTOPILOT, Tables, Transaction
 from proconsul.state.watch import Answer, Watch, WatchRegistry
@@ -39,6 +40,7 @@ class Store:
         self.connect = ConnectQueries(tables, watches)
         self.coordinates = CoordinateQueries(tables, watches)
         self.sessions = SessionQueries(tables, watches)
+        self.mesh = MeshQueries(tables, watches)
 
     def _current(self) -> Tables:
         return self._tables

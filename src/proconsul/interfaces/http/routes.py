@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from proconsul.interfaces.http import agent, agent_services, catalog, federation, health, kv
+from proconsul.interfaces.http import (
+    agent,
+    agent_services,
+    catalog,
+    federation,
+    health,
+    kv,
+    operator,
+)
 from proconsul.interfaces.http.api import Handler, HttpApi, Route
 from proconsul.interfaces.http.ports import AgentPort, HttpApiConfig
 
@@ -43,6 +51,12 @@ def routes() -> dict[str, Route]:
         ("/v1/catalog/service/", GET, catalog.service),
         ("/v1/catalog/node/", GET, catalog.node),
         ("/v1/catalog/node-services/", GET, catalog.node_services),
+        ("/v1/connect/ca/roots", GET, operator.ca_roots),
+        ("/v1/agent/connect/ca/roots", GET, operator.agent_ca_roots),
+        ("/v1/coordinate/nodes", GET, operator.coordinate_nodes),
+        ("/v1/coordinate/node/", GET, operator.coordinate_node),
+        ("/v1/operator/raft/configuration", GET, operator.raft_configuration),
+        ("/v1/operator/autopilot/configuration", GET, operator.autopilot_configuration),
         ("/v1/health/node/", GET, health.node),
         ("/v1/health/checks/", GET, health.checks),
         ("/v1/health/state/", GET, health.state),

@@ -34,7 +34,7 @@ from proconsul.federation.replication import FederationStateReplicator
 from proconsul.rpc.blocking import BlockingLimits
 from proconsul.rpc.dialer import Destination, Purpose
 from proconsul.rpc.direct_dialer import DirectDialer
-from proconsul.rpc.endpoints import catalog, federation, health, internal, kvs, status
+from proconsul.rpc.endpoints import catalog, federation, health, internal, kvs, mesh, status
 from proconsul.rpc.endpoints.internal import Coordinates
 from proconsul.rpc.forward import ForwardConfig, Forwarder
 from proconsul.rpc.listener import Handlers, ListenerConfig, RpcListener
@@ -187,6 +187,7 @@ class Server:
                 *kvs.endpoints(self),
                 *internal.endpoints(self, self._coordinates),
                 *federation.endpoints(self, self.unix_ns),
+                *mesh.endpoints(self),
             ]
         )
 
