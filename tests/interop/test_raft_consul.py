@@ -109,7 +109,7 @@ class Recorder:
         self.commands: list[bytes] = []
         self.restored = b""
 
-    def apply(self, index: int, data: bytes) -> object:
+    def apply(self, index: int, data: bytes, extensions: bytes = b"", term: int = 0) -> object:
         self.commands.append(data)
         return None
 

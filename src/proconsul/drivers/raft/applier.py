@@ -28,8 +28,11 @@ SLICE_S = 0.005
 class Fsm(Protocol):
     """The replicated state machine."""
 
-    def apply(self, index: int, data: bytes) -> object:
+    def apply(self, index: int, data: bytes, extensions: bytes = b"", term: int = 0) -> object:
         """Apply one command; what it returns is what the caller of `RaftNode.apply` gets.
+
+        `extensions` and `term` are the log entry's: leaders of other makes split large commands
+        and say in the extensions which part an entry is.
 
         Must be deterministic. An exception means this server can no longer follow the others, and
         halts its Raft; a command that fails for everyone returns its error instead.
@@ -138,7 +141,7 @@ class Applier:
         entry = raft_log.get(index)
         result: object = None
         if entry.type is LogType.COMMAND:
-            result = self._fsm.apply(index, entry.data)
+            result = self._fsm.apply(index, entry.data, entry.extensions, entry.term)
         elif (configuration := of_entry(entry)) is not None:
             self.configuration, self.configuration_index = configuration, index
         self.index, self.term = index, entry.term

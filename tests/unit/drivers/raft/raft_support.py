@@ -25,7 +25,7 @@ class Recorder:
     def __init__(self) -> None:
         self.commands: list[bytes] = []
 
-    def apply(self, index: int, data: bytes) -> object:
+    def apply(self, index: int, data: bytes, extensions: bytes = b"", term: int = 0) -> object:
         if data == b"boom":
             raise RuntimeError("cannot apply")
         self.commands.append(data)
