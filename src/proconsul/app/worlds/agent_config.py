@@ -45,7 +45,9 @@ def agent_config(
     }
     if host.is_server:
         config |= _server(spec, host, hosts)
-        config["bootstrap_expect"] = host.datacenter.servers
+        if host.number <= host.datacenter.servers:
+            # Who comes later joins a Raft that is there
+            config["bootstrap_expect"] = host.datacenter.servers
     return {**config, **spec.agent_config}
 
 

@@ -65,7 +65,7 @@ class World:
         self.hosts: list[Host] = []
         self.names = NameServer()
         self._running: dict[str, Running] = {}
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[tuple[str, Role], int] = {}
         try:
             for datacenter in spec.datacenters:
                 for role, count in (
@@ -198,17 +198,11 @@ class World:
 
     def add_gateway(self, datacenter: str, *, start: bool = True) -> Host:
         """Another gateway host, with addresses that nobody had before."""
-        found = next(d for d in self.spec.datacenters if d.name == datacenter)
-        number = self._numbers.get(datacenter, found.gateways) + 1
-        self._numbers[datacenter] = number
-        host = self.network.plan(self.spec, found, Role.GATEWAY, number)
-        self.network.add(host)
-        self.hosts.append(host)
-        self._publish_gateways()
-        self._prepare(host)
-        if start:
-            self.start_host(host)
-        return host
+        return self._add(datacenter, Role.GATEWAY, start=start)
+
+    def add_server(self, datacenter: str, *, start: bool = True) -> Host:
+        """Another server, which joins those that are there."""
+        return self._add(datacenter, Role.SERVER, start=start)
 
     def retire(self, host: Host) -> None:
         """kill -9, and nobody is told of it any more. Its addresses are not used again."""
@@ -223,6 +217,20 @@ class World:
         self._prepare(host)
 
     # Within
+
+    def _add(self, datacenter: str, role: Role, *, start: bool) -> Host:
+        found = next(d for d in self.spec.datacenters if d.name == datacenter)
+        planned = found.servers if role is Role.SERVER else found.gateways
+        number = self._numbers.get((datacenter, role), planned) + 1
+        self._numbers[datacenter, role] = number
+        host = self.network.plan(self.spec, found, role, number)
+        self.network.add(host)
+        self.hosts.append(host)
+        self._publish_gateways()
+        self._prepare(host)
+        if start:
+            self.start_host(host)
+        return host
 
     def _of(self, datacenter: str) -> list[Host]:
         return [h for h in self.hosts if datacenter in {"", h.datacenter.name}]
