@@ -57,7 +57,8 @@ async def retry_join(
     """Join `entries` again until one try succeeds, every `interval_s` at the latest.
 
     Unless attempts are counted the first ones follow each other faster, doubling from 0.5 s: when a
-    whole datacenter starts, servers come up seconds after those who look for them. Raises `RetryJoinError` after `attempts_max` tries (0: never).
+    whole datacenter starts, servers come up seconds after those who look for them. Raises
+    `RetryJoinError` after `attempts_max` tries (0: never).
     """
     if not entries:
         return
@@ -116,7 +117,11 @@ class WanJoiner:
             self._next = {dc: self._next[dc] for dc in wanted if dc in self._next}
             for datacenter in wanted:
                 due, delay = self._next.get(datacenter, (0.0, RETRY_S_MIN))
-                if clock() >= due and not await self._attempt(datacenter):
+                if clock() < due:
+                    continue
+                if await self._attempt(datacenter):
+                    self._next.pop(datacenter, None)
+                else:
                     self._next[datacenter] = (clock() + delay, min(delay * 2, RETRY_S_MAX))
             soonest = min((due for due, _ in self._next.values()), default=clock() + WAN_CHECK_S)
             if await self._changed.wait(max(RETRY_S_MIN / 4, min(WAN_CHECK_S, soonest - clock()))):
@@ -166,8 +171,11 @@ class PrimaryGatewayRefresher:
         """Refresh until cancelled."""
         known = False
         while True:
-            if self.entries and (not known or self._wake.is_set() or self._needs_help()):
-                self._wake.clear()
+            reloaded = self._wake.is_set()
+            self._wake.clear()
+            if reloaded and not self.entries:
+                self._locator.set_fallback(())
+            elif self.entries and (not known or reloaded or self._needs_help()):
                 found = await self._resolver.gateway_addresses(self.entries)
                 if found:
                     known = True
