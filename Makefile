@@ -34,7 +34,7 @@ lint: setup
 	$(BIN)/deptry src
 	$(BIN)/vulture
 	$(BIN)/codespell src tests bench docs scripts Makefile *.md
-	$(BIN)/flake8-async src
+	$(BIN)/flake8-async $$(git ls-files 'src/*.py')
 
 format: setup
 	$(BIN)/ruff check --fix

@@ -149,7 +149,8 @@ class ConnectionPool:
                 result = await asyncio.shield(dial)
         except asyncio.CancelledError:
             if dial.cancelled():
-                raise TransportError("rpc error: shutdown", safe_to_retry=True) from None
+                # The shared dial was cancelled, not we.
+                raise TransportError("rpc error: shutdown", safe_to_retry=True) from None  # noqa: ASYNC104
             raise
         if isinstance(result, ProconsulError):
             raise result.with_traceback(None)

@@ -58,7 +58,7 @@ class RpcServerSession:
             log.error("RPC error: conn=%s error=%s", _from(stream.peer), error)
         except StreamError as error:
             log.debug("RPC stream ended: conn=%s error=%s", _from(stream.peer), error)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # noqa: ASYNC103 - our own, to end an abandoned call
             if not self._abandoned or self._task is None or self._task.uncancel() > 0:
                 raise
         finally:

@@ -90,7 +90,7 @@ class XdsServer:
             try:
                 ports.append(self._bind(server, bind))
             except RuntimeError as error:
-                await server.stop(None)
+                await server.stop(None)  # noqa: ASYNC120 - cancelled, nobody needs the reason
                 raise ProconsulError(
                     f"cannot serve gRPC on {bind}: {error}; see ports.grpc and addresses.grpc"
                 ) from error

@@ -160,7 +160,8 @@ class ProxySource:
                     snapshot = None if view is None else mesh_gateway_snapshot(view)
                     if snapshot is not None and snapshot != last:
                         last = snapshot
-                        yield snapshot
+                        # Whoever iterates closes us (aclosing), which ends the scope.
+                        yield snapshot  # noqa: ASYNC119
             finally:
                 unsubscribe()
 
