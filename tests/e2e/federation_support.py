@@ -1,0 +1,156 @@
+"""What the end-to-end tests of the federation share: measuring, Envoy's view, single RPCs."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from proconsul.app.worlds.spec import Host
+from proconsul.app.worlds.waiting import Missing, until
+from proconsul.app.worlds.world import World
+from proconsul.domain.base import encode
+from proconsul.domain.federation import FederationState, FederationStateRequest
+from proconsul.wire.netrpc import ResponseDecoder, encode_request
+
+T = TypeVar("T")
+
+HEALED_S = 30.0
+"""What the federation may take to be whole again."""
+RPC_PORT = 8300
+
+
+def measured(what: str, condition: Callable[[], T], timeout_s: float = HEALED_S) -> T:
+    """`until`, and how long it took goes to the test's output."""
+    started = time.monotonic()
+    result = until(condition, what, timeout_s)
+    print(f"[measured] {what}: {time.monotonic() - started:.2f} s")
+    return result
+
+
+def proven(what: str, prove: Callable[[World, float], object], world: World) -> float:
+    """A step of `worlds.proof` within HEALED_S; the seconds it took."""
+    started = time.monotonic()
+    prove(world, HEALED_S)
+    took = time.monotonic() - started
+    print(f"[measured] {what}: {took:.2f} s")
+    return took
+
+
+def first_servers(world: World) -> list[Host]:
+    """One per datacenter."""
+    return [world.servers(d.name)[0] for d in world.spec.datacenters]
+
+
+def pairs(world: World) -> Iterator[tuple[Host, Host]]:
+    """First servers of every two different datacenters, in both orders."""
+    return itertools.permutations(first_servers(world), 2)
+
+
+def envoy_endpoints(world: World, gateway: Host, cluster: str) -> set[str]:
+    """Addresses ("ip:port") that the gateway's Envoy has in a cluster. Raises OSError, Missing."""
+    found = world.envoy_admin(gateway).get("/clusters", format="json")
+    for status in found.get("cluster_statuses", ()):
+        if status["name"] == cluster:
+            out = set()
+            for host in status.get("host_statuses", ()):
+                address = host["address"]["socket_address"]
+                out.add(f"{address['address']}:{address['port_value']}")
+            return out
+    raise Missing(f"the Envoy of {gateway.label} has no cluster {cluster}")
+
+
+def envoys_agree(world: World) -> None:
+    """Every Envoy has exactly the gateways of every other datacenter. Raises Missing, OSError."""
+    for gateway in world.gateways():
+        for datacenter in world.spec.datacenters:
+            if datacenter.name == gateway.datacenter.name:
+                continue
+            wanted = {f"{g.wan}:8443" for g in world.gateways(datacenter.name)}
+            found = envoy_endpoints(world, gateway, f"server.{datacenter.name}.consul")
+            if found != wanted:
+                raise Missing(f"{gateway.label} has {sorted(found)} of {datacenter.name}")
+
+
+def cluster_stat(world: World, gateway: Host, pattern: str) -> int:
+    """The sum of Envoy's counters whose names match the regular expression."""
+    text = world.envoy_admin(gateway).request("GET", f"/stats?filter={pattern}")[2].decode()
+    return sum(int(line.rsplit(":", 1)[1]) for line in text.splitlines() if ": " in line)
+
+
+def counter(world: World, host: Host, name: str) -> float:
+    """The total of a counter of an agent, over all labels, from its Prometheus metrics."""
+    text = world.api(host).request("GET", "/v1/agent/metrics?format=prometheus")[2].decode()
+    wanted = name.replace(".", "_")
+    total = 0.0
+    for line in text.splitlines():
+        metric, _, value = line.rpartition(" ")
+        if metric.partition("{")[0] in {wanted, f"{wanted}_total"}:
+            total += float(value)
+    return total
+
+
+def federation_status(world: World, host: Host) -> dict[str, Any]:
+    """As the command `federation status -json` gets it."""
+    report: dict[str, Any] = world.api(host, 15.0).get("/v1/internal/federation-status")
+    return report
+
+
+def status_command(world: World, host: Host, *flags: str) -> tuple[int, str]:
+    """Exit status and output of `federation status` against the host's agent."""
+    import subprocess
+
+    argv = [*world.programs.proconsul(), "federation", "status", *flags]
+    argv += ["-http-addr", world.url(host)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def status_row(report: dict[str, Any], datacenter: str) -> dict[str, Any]:
+    """The row of one datacenter. Raises Missing."""
+    for row in report["Datacenters"]:
+        if row["Datacenter"] == datacenter:
+            return dict(row)
+    raise Missing(f"no row of {datacenter} in {json.dumps(report)[:300]}")
+
+
+def server_rpc(world: World, server: Host, method: str, body: bytes) -> bytes:
+    """One RPC to a server as another server of its datacenter would send it. Raises OSError."""
+    keys = world.pki.keys(server)
+    context = ssl.create_default_context(cafile=str(keys.ca))
+    context.load_cert_chain(keys.certificate, keys.key)
+    context.set_alpn_protocols(["consul/rpc-single"])
+    raw = world.network.connect(server, (server.lan, RPC_PORT), 5.0)
+    name = f"server.{server.datacenter.name}.consul"
+    with raw, context.wrap_socket(raw, server_hostname=name) as stream:
+        stream.sendall(encode_request(method, 1, body))
+        decoder = ResponseDecoder(1 << 20)
+        while (answer := decoder.next()) is None:
+            data = stream.recv(65536)
+            if not data:
+                raise OSError("the server closed the connection")
+            decoder.feed(data)
+    if answer.error:
+        raise OSError(answer.error)
+    return answer.body
+
+
+def apply_federation_state(world: World, server: Host, op: str, datacenter: str) -> None:
+    """Upsert or delete a federation state without gateways, in the primary."""
+    state = FederationState(datacenter=datacenter, mesh_gateways=[])
+    primary = world.spec.primary.name
+    request = FederationStateRequest(datacenter=primary, op=op, state=state)
+    server_rpc(world, server, "FederationState.Apply", encode(request))
+
+
+def can_connect(world: World, here: Host, address: tuple[str, int]) -> bool:
+    try:
+        made: socket.socket = world.network.connect(here, address, 1.0)
+    except OSError:
+        return False
+    made.close()
+    return True
