@@ -226,6 +226,22 @@ class HealthCheckDefinition(GoStruct, frozen=True, gc=False):
     alias_service: str = ""
     ttl_ns: int = 0
 
+    @property
+    def kind(self) -> str:
+        """The check's type, as Consul derives it: `grpc`, `http`, ..., or "" of nothing."""
+        every = self.interval_ns > 0
+        if every and (self.grpc or self.http):
+            return "grpc" if self.grpc else "http"
+        if self.ttl_ns > 0:
+            return "ttl"
+        if every and self.tcp:
+            return "tcp"
+        if self.alias_node or self.alias_service:
+            return "alias"
+        if self.script_args:
+            return "docker" if self.docker_container_id and every else "script"
+        return ""
+
 
 class HealthCheck(GoStruct, frozen=True, gc=False):
     """A check of a node, or of a service if `service_id` is set."""

@@ -17,6 +17,9 @@ _RESERVED_PREFIX = "consul-"
 _PAIRS_MAX = 64
 _KEY_LENGTH_MAX = 128
 _VALUE_LENGTH_MAX = 512
+_UUID_LENGTH = 36
+_UUID_HYPHENS = (8, 13, 18, 23)
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _KEY_FORMAT = re.compile(r"[a-zA-Z0-9_-]+\Z")
 
 
@@ -58,6 +61,19 @@ def _check_pair(key: str, value: str, allow_reserved: bool) -> str | None:
         return f"Key prefix '{_RESERVED_PREFIX}' is reserved for internal use"
     if len(value.encode("utf-8", "surrogateescape")) > _VALUE_LENGTH_MAX:
         return f"Value is too long (limit: {_VALUE_LENGTH_MAX} characters)"
+    return None
+
+
+def wrong_uuid(text: str) -> str | None:
+    """What is wrong with a UUID, in hashicorp/go-uuid's words, or None."""
+    if len(text) != _UUID_LENGTH:
+        return "uuid string is wrong length"
+    if any(text[at] != "-" for at in _UUID_HYPHENS):
+        return "uuid is improperly formatted"
+    digits = text.replace("-", "", len(_UUID_HYPHENS))
+    for digit in digits:
+        if digit not in _HEX_DIGITS:
+            return f"encoding/hex: invalid byte: U+{ord(digit):04X} {digit!r}"
     return None
 
 

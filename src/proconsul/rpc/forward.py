@@ -35,6 +35,7 @@ CALL_S = 15.0
 """Deadline of a forwarded call that does not block; a blocking query gets its wait on top."""
 HOLD_STEP_FRACTION = 16
 COMPLAIN_S = 30.0
+COMPLAINTS_MAX = 256
 CROSS_DC_SERVERS_MAX = 3
 """How many servers of another datacenter one call may try."""
 
@@ -237,6 +238,8 @@ class Forwarder:
     def _complain(self, reason: str, datacenter: str) -> None:
         """Once every `COMPLAIN_S` for each datacenter: loops retry much more often."""
         now = asyncio.get_running_loop().time()
+        if len(self._complained) >= COMPLAINTS_MAX:
+            self._complained.clear()  # the names are the callers': they must not pile up
         if now - self._complained.get(datacenter, -COMPLAIN_S) >= COMPLAIN_S:
             self._complained[datacenter] = now
             log.warning(

@@ -9,9 +9,10 @@ from msgspec.structs import replace
 
 from proconsul.domain import catalog as c
 from proconsul.domain import options as o
+from proconsul.domain.definitions import multierror
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
-from proconsul.domain.validate import check_service_meta
+from proconsul.domain.validate import check_service, wrong_uuid
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
 from proconsul.rpc.methods import METHODS, Empty
 from proconsul.rpc.table import Call, Endpoint, Requires
@@ -30,6 +31,8 @@ class Catalog:
     async def register(self, request: c.RegisterRequest, call: Call) -> Empty:
         if not request.node:
             raise RequestError("Must provide node")
+        if request.id and (reason := wrong_uuid(request.id)):
+            raise RequestError(f"Bad node ID: {reason}")
         if not request.address and not request.skip_node_update:
             raise RequestError("Must provide address if SkipNodeUpdate is not set")
         service = request.service
@@ -43,6 +46,7 @@ class Catalog:
                 check,
                 node=check.node or request.node,
                 check_id=check.check_id or check.name,
+                type=check.type or check.definition.kind,
             )
             for check in checks
         ]
@@ -63,12 +67,13 @@ class Catalog:
             and not may.service_write(service.service)
         ):
             raise PermissionDeniedError
+        if (
+            service is not None
+            and service.kind == c.CONNECT_PROXY
+            and not may.service_write(service.proxy.destination_service_name)
+        ):
+            raise PermissionDeniedError
         for check in request.checks or ():
-            if check.node != request.node:
-                raise RequestError(
-                    f'Node "{request.node}" for check "{check.check_id}" doesn\'t match '
-                    f'register request node "{check.node}"'
-                )
             if not check.service_id and not may.node_write(request.node):
                 raise PermissionDeniedError
 
@@ -190,16 +195,15 @@ class Catalog:
 
 
 def _prepared(service: c.NodeService) -> c.NodeService:
-    """The checks and defaults that every registration gets."""
-    if service.id and not service.service:
-        raise RequestError("Must provide service name with ID")
+    """The checks and defaults that every registration gets. (Metadata and weights are the state's.)"""
+    if problems := check_service(service):
+        raise RequestError(multierror(problems))
     if not service.id and service.service:
         service = replace(service, id=service.service)
+    if service.id and not service.service:
+        raise RequestError("Must provide service name with ID")
     if service.address in _ANY_ADDRESSES:
         raise RequestError("Invalid service address")
-    reason = check_service_meta(service.kind, service.meta)
-    if reason is not None:
-        raise RequestError(f"Invalid Service Meta: {reason}")
     return service
 
 

@@ -20,6 +20,8 @@ from proconsul.util.errors import ProconsulError
 
 log = logging.getLogger("proconsul.coordinate")
 
+DIMENSIONALITY = 8
+"""Of every Vivaldi coordinate that Serf's configuration in Consul makes."""
 COORDINATE_BATCH = 128
 COORDINATE_BATCHES_MAX = 5
 
@@ -71,6 +73,8 @@ class Coordinates:
     async def update(self, request: co.CoordinateUpdateRequest, call: Call) -> Empty:
         if not is_valid(request.coord):
             raise RequestError("invalid coordinate")
+        if request.coord is None or len(request.coord.vec or ()) != DIMENSIONALITY:
+            raise RequestError("incompatible coordinate")
         if not call.authorizer.node_write(request.node):
             raise PermissionDeniedError
         key = (request.node, request.segment)

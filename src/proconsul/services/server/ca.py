@@ -109,7 +109,7 @@ async def follow_primary(
             )
             if answer.trust_domain and answer.roots:
                 await _adopt(store, datacenter, apply, answer)
-                seen = answer.index
+                seen = max(answer.index, 1)  # 0 would not block
                 backoff.reset()
                 continue
             log.debug("primary datacenter %s has no CA roots yet", primary)

@@ -120,7 +120,7 @@ class LeaderDuties:
             await self._guarded(self._reconcile, member, False)
         for node in reconcile.reaped_nodes(server.store, (m.name for m in members)):
             if node != server.config.identity.node_name:
-                await self._guarded(self._deregister, node, "reaped")
+                await self._guarded(self._reaped, node)
 
     async def _work_off(self, period_s: float) -> None:
         deadline = asyncio.get_running_loop().time() + period_s
@@ -176,6 +176,13 @@ class LeaderDuties:
             await self._membership.left(meta)
         await self._deregister(member.name, reason)
 
+    async def _reaped(self, node: str) -> None:
+        """A node that gossip forgot while nobody led; it may have been a server."""
+        row = self._server.store.catalog.node(node).value
+        if row is not None and row.id:
+            await self._membership.gone(row.id)
+        await self._deregister(node, "reaped")
+
     async def _deregister(self, node: str, reason: str) -> None:
         server = self._server
         request = reconcile.gone(node, server.store, server.datacenter)
@@ -200,4 +207,8 @@ class LeaderDuties:
                 continue
             marks = [mark for mark in marks if mark[1] > due[-1]]
             request = TombstoneRequest(datacenter=server.datacenter, reap_index=due[-1])
-            await server.apply(MessageType.TOMBSTONE, request)
+            try:
+                await server.apply(MessageType.TOMBSTONE, request)
+            except (ProconsulError, TimeoutError) as error:
+                log.error("failed to reap tombstones, will retry: %s", error)
+                marks.insert(0, (now - TOMBSTONE_TTL_S, due[-1]))

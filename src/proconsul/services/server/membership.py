@@ -71,9 +71,15 @@ class RaftMembership:
 
     async def left(self, meta: ServerMeta) -> None:
         """A server that left, or was reaped."""
+        await self.gone(meta.id)
+
+    async def gone(self, server_id: str) -> None:
+        """Take a server out of Raft's configuration, if it is there. Never ourselves."""
         server = self._server
+        if server_id == server.config.identity.node_id:
+            return
         for known in server.raft.configuration()[0].servers:
-            if known.id == meta.id:
+            if known.id == server_id:
                 log.info("removing server by ID: id=%s", known.id)
                 await server.raft.remove_server(known.id, self._deadline())
                 return
@@ -84,7 +90,7 @@ class RaftMembership:
             try:
                 await self._promote()
                 await self._remove_dead()
-            except ProconsulError as error:
+            except (ProconsulError, TimeoutError) as error:
                 log.warning("autopilot: %s", error)
             await asyncio.sleep(self._period_s())
 
