@@ -1,4 +1,4 @@
-"""Why a proxy gets no configuration."""
+"""Why a proxy gets no configuration, or a datacenter no certificate."""
 
 from __future__ import annotations
 
@@ -11,3 +11,7 @@ class UnknownProxyError(ProconsulError):
 
 class ProxyDeniedError(ProconsulError):
     """The token that the proxy shows may not act for its service."""
+
+
+class SigningRequestError(ProconsulError):
+    """A certificate is not signed: what is wrong with the request."""

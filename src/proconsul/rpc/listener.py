@@ -9,8 +9,9 @@ verified. Otherwise it is a type byte. What a certificate entitles to is decided
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,7 +19,7 @@ from proconsul.drivers.buffer import StreamError
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import PeerInfo, PushStream
 from proconsul.drivers.tcp import Server, TcpStream
-from proconsul.drivers.tls import server_handshake
+from proconsul.drivers.tls import TlsStream, server_handshake
 from proconsul.drivers.tls_config import TlsContexts
 from proconsul.drivers.tls_errors import TlsError
 from proconsul.rpc.dialer import TYPE_BYTE_TLS, TYPE_BYTE_TLS_INSECURE, Purpose
@@ -150,7 +151,7 @@ class RpcListener:
     ) -> None:
         context = tls.server(client_certificate=True, alpn=ALPN_NAMES)
         secure = await server_handshake(stream, context, deadline=deadline, alpn=True)
-        try:
+        async with _established(secure):
             # From here on the client is its certificate: remote ones share a gateway's address.
             if not key.become(f"certificate {secure.peer.certificate_id}"):
                 self._too_many(secure.peer)
@@ -162,16 +163,11 @@ class RpcListener:
             )  # fmt: skip
             if self._entitled(secure.peer, purpose):
                 await self._dispatch(secure, purpose)
-        except asyncio.CancelledError:
-            secure.abort()
-            raise
-        finally:
-            await secure.aclose()
 
     async def _wrapped_tls(self, stream: TcpStream, tls: TlsContexts, deadline: float) -> None:
         context = tls.server(client_certificate=tls.config.verify_incoming)
         secure = await server_handshake(stream, context, deadline=deadline)
-        try:
+        async with _established(secure):
             async with asyncio.timeout_at(deadline):
                 first = await secure.read(1)
             if not first:
@@ -183,11 +179,6 @@ class RpcListener:
                 )
                 return
             await self._typed(secure, first[0])
-        except asyncio.CancelledError:
-            secure.abort()
-            raise
-        finally:
-            await secure.aclose()
 
     async def _insecure_tls(self, stream: TcpStream, tls: TlsContexts, deadline: float) -> None:
         handler = self._handlers.on_insecure_rpc
@@ -196,10 +187,8 @@ class RpcListener:
             return
         context = tls.server(client_certificate=False)
         secure = await server_handshake(stream, context, deadline=deadline)
-        try:
+        async with _established(secure):
             await handler(secure)
-        finally:
-            await secure.aclose()
 
     # -- dispatching
 
@@ -294,6 +283,20 @@ class _Held:
 
     def release(self) -> None:
         self._limiter.release(self._key)
+
+
+@contextlib.asynccontextmanager
+async def _established(secure: TlsStream) -> AsyncIterator[None]:
+    """Serve a stream whose handshake is done: its end, however abrupt, is no handshake's failure."""
+    try:
+        yield
+    except StreamError as error:
+        log.debug("connection ended: conn=%s error=%s", _from(secure.peer), error)
+    except asyncio.CancelledError:
+        secure.abort()
+        raise
+    finally:
+        await secure.aclose()
 
 
 def _is_server_name(name: str, domain: str) -> bool:

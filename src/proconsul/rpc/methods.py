@@ -84,6 +84,7 @@ METHODS: dict[str, Method] = {
         Method("Intention.List", o.DCSpecificRequest, Raw, _LEADER),
         Method("Intention.Match", mr.IntentionQueryRequest, Raw, _LEADER),
         Method("ConnectCA.Roots", o.DCSpecificRequest, ca.IndexedCARoots, _LEADER),
+        Method("ConnectCA.SignIntermediate", ca.CASignRequest, str, _LEADER, is_read=False),
         Method(
             "Operator.RaftGetConfiguration",
             o.DCSpecificRequest,

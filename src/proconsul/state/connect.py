@@ -181,3 +181,9 @@ class ConnectQueries:
     def provider_state(self, state_id: str) -> CAConsulProviderState | None:
         """A secret of the servers: never answer a request with it."""
         return self._tables().ca_provider_states.get(state_id)
+
+    def signing_state(self, root: CARoot) -> CAConsulProviderState | None:
+        """The built-in provider's state that holds this root's key. A secret, as above."""
+        wanted = root.root_cert.strip()
+        states = self._tables().ca_provider_states.values()
+        return next((s for s in states if s.root_cert.strip() == wanted and s.private_key), None)

@@ -34,7 +34,16 @@ from proconsul.federation.replication import FederationStateReplicator
 from proconsul.rpc.blocking import BlockingLimits
 from proconsul.rpc.dialer import Destination, Purpose
 from proconsul.rpc.direct_dialer import DirectDialer
-from proconsul.rpc.endpoints import catalog, federation, health, internal, kvs, mesh, status
+from proconsul.rpc.endpoints import (
+    catalog,
+    connect_ca,
+    federation,
+    health,
+    internal,
+    kvs,
+    mesh,
+    status,
+)
 from proconsul.rpc.endpoints.internal import Coordinates
 from proconsul.rpc.forward import ForwardConfig, Forwarder
 from proconsul.rpc.listener import Handlers, ListenerConfig, RpcListener
@@ -70,6 +79,10 @@ log = logging.getLogger("proconsul.server")
 
 APPLY_S = 30.0
 VERIFY_S = 10.0
+LEAD_AGAIN_S = 1.0
+COMMAND_BYTES_MAX = 8 << 20
+"""Of one Raft entry. A replica that lags has to get it within a heartbeat's time, or elections
+follow; Consul splits what exceeds 512 KB, and its own limits keep requests far below this."""
 LEAVE_REMOVED_S = 15.0
 PEER_QUERIES_MAX = 6
 PEER_QUERY_S = 5.0
@@ -188,6 +201,12 @@ class Server:
                 *internal.endpoints(self, self._coordinates),
                 *federation.endpoints(self, self.unix_ns),
                 *mesh.endpoints(self),
+                *connect_ca.endpoints(
+                    self,
+                    self.unix_ns,
+                    enabled=self.config.connect_enabled,
+                    primary=self.config.identity.is_primary,
+                ),
             ]
         )
 
@@ -265,9 +284,12 @@ class Server:
                 await self.raft.remove_server(me, loop.time() + LEAVE_REMOVED_S)
             except ProconsulError as error:
                 log.error("failed to remove ourself as raft peer: %s", error)
-        if self.wan is not None:
-            await self.wan.leave()
-        await self.lan.leave()
+        for pool in (self.wan, self.lan):
+            try:
+                if pool is not None:
+                    await pool.leave()
+            except ProconsulError as error:
+                log.error("failed to leave a gossip pool: %s", error)
         self.is_leaving = True
         log.info("Waiting to drain RPC traffic: drain_time=%gs", self.config.leave_drain_s)
         await asyncio.sleep(self.config.leave_drain_s)
@@ -414,9 +436,12 @@ class Server:
         while self._leader is duties:
             try:
                 await duties.run()
-            except ProconsulError as error:
+            except (ProconsulError, TimeoutError) as error:
                 log.error("leader loop failed, starting again: %s", error)
-                await asyncio.sleep(1.0)
+            except Exception:
+                # A leader without its duties would be worse than none.
+                log.exception("leader loop failed, starting again")
+            await asyncio.sleep(LEAD_AGAIN_S)
 
     def _leader_changed(self, server_id: str, address: str) -> None:
         if address:
@@ -475,6 +500,11 @@ class Server:
         data = encode_command(type_, request)
         if may_ignore:
             data = bytes((type_ | IGNORE_UNKNOWN_TYPE_FLAG,)) + data[1:]
+        if len(data) > COMMAND_BYTES_MAX:
+            raise errors.DomainError(
+                f"request of {len(data)} bytes is too large: one Raft entry can hold "
+                f"{COMMAND_BYTES_MAX} bytes"
+            )
         deadline = asyncio.get_running_loop().time() + APPLY_S
         result = await self.raft.apply(data, deadline)
         if isinstance(result, StateError):

@@ -1,0 +1,104 @@
+"""What the mesh CA signs for other datacenters, and what it refuses to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+
+from proconsul.mesh.ca import create_root, sign_intermediate
+from proconsul.mesh.errors import SigningRequestError
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+CLUSTER = "11111111-2222-3333-4444-555555555555"
+YEAR = timedelta(days=365)
+ROOT = create_root(CLUSTER, ec.generate_private_key(ec.SECP256R1()), 7, NOW)
+
+
+def _request(*uris: str, key: ec.EllipticCurvePrivateKey | None = None) -> str:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "sec-1.consul.ca")])
+    )
+    if uris:
+        names = [x509.UniformResourceIdentifier(uri) for uri in uris]
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    made = builder.sign(key or ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _sign(request: str, valid: timedelta = YEAR, now: datetime = NOW) -> x509.Certificate:
+    pem = sign_intermediate(request, ROOT.certificate_pem, ROOT.key_pem, CLUSTER, 42, now, valid)
+    return x509.load_pem_x509_certificate(pem.encode())
+
+
+def test_an_intermediate_signs_leaves_only() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    signed = _sign(_request(f"spiffe://{CLUSTER}.consul", key=key))
+    root = x509.load_pem_x509_certificate(ROOT.certificate_pem.encode())
+    signed.verify_directly_issued_by(root)
+    assert signed.public_key() == key.public_key()
+    assert signed.serial_number == 42
+    basic = signed.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert basic.critical
+    assert (basic.value.ca, basic.value.path_length) == (True, 0)
+    usage = signed.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert usage.key_cert_sign
+    assert usage.crl_sign
+    names = signed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [
+        f"spiffe://{CLUSTER}.consul"
+    ]
+    authority = signed.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+    own = root.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    assert authority.key_identifier == own.digest
+
+
+def test_it_begins_a_little_earlier_and_ends_in_time() -> None:
+    signed = _sign(_request(), timedelta(hours=24))
+    assert signed.not_valid_before_utc == NOW - timedelta(minutes=1)
+    assert signed.not_valid_after_utc == NOW - timedelta(minutes=1) + timedelta(hours=24)
+
+
+def test_it_never_outlives_the_root() -> None:
+    late = ROOT.not_after - timedelta(days=30)
+    assert _sign(_request(), now=late).not_valid_after_utc == ROOT.not_after
+
+
+@pytest.mark.parametrize(
+    ("request_pem", "complaint"),
+    [
+        ("", "cannot be read"),
+        ("no PEM at all", "cannot be read"),
+        (ROOT.certificate_pem, "cannot be read"),
+        (_request("spiffe://other.consul"), "not valid for our domain"),
+        (_request(f"spiffe://{CLUSTER}.consul/ns/default/dc/x/svc/y"), "not valid for our domain"),
+        (_request(f"spiffe://{CLUSTER}.consul", "spiffe://other.consul"), "number of URIs: 2"),
+    ],
+)
+def test_refuses(request_pem: str, complaint: str) -> None:
+    with pytest.raises(SigningRequestError, match=complaint):
+        _sign(request_pem)
+
+
+def test_refuses_a_request_that_is_not_signed_by_its_own_key() -> None:
+    good = x509.load_pem_x509_csr(_request().encode())
+    der = bytearray(good.public_bytes(serialization.Encoding.DER))
+    at = der.index(b"sec-1")
+    der[at : at + 5] = b"sec-2"
+    forged = x509.load_der_x509_csr(bytes(der)).public_bytes(serialization.Encoding.PEM).decode()
+    with pytest.raises(SigningRequestError, match="not signed by the key"):
+        _sign(forged)
+
+
+def test_refuses_a_key_that_no_consul_can_use() -> None:
+    made = (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([]))
+        .sign(ed25519.Ed25519PrivateKey.generate(), None)
+    )
+    pem = made.public_bytes(serialization.Encoding.PEM).decode()
+    with pytest.raises(SigningRequestError, match="neither EC nor RSA"):
+        _sign(pem)
