@@ -363,7 +363,8 @@ class _Datacenter:
                 {
                     "Address": str(gateway),
                     "Source": gateway.source.value,
-                    "LastDial": "failed" if failed else "ok",
+                    # Towards our own datacenter nobody goes by gateway, so there is none to tell of
+                    "LastDial": "none" if self._is_own else "failed" if failed else "ok",
                     **outcome.as_json(),
                 }
             )

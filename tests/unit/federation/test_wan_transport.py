@@ -181,7 +181,8 @@ def test_an_idle_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         await until(lambda: it.dialer.far)
         far = it.dialer.far[0]
         assert await packet(far) == b"one"
-        assert await far.read() == b""
+        with pytest.raises(StreamError):
+            await far.read()
         await until(lambda: not it.transport._peers)
 
     with_transport(test)

@@ -65,11 +65,14 @@ class StatusPort:
         return replicator.status if replicator is not None else None
 
     def wan_servers(self) -> Sequence[WanServer]:
-        wan = self._server.wan
+        """Of our own datacenter by the LAN pool: servers may advertise the WAN another address."""
+        server = self._server
+        remote = server.wan.members() if server.wan is not None else ()
         out = []
-        for member in wan.members() if wan is not None else self._server.lan.members():
+        for member in (*server.lan.members(), *remote):
             meta = server_of(member)
-            if meta is not None:
+            is_own = meta is not None and meta.datacenter == server.datacenter
+            if meta is not None and is_own == (meta.name == meta.node):
                 status = member.status.name.lower()
                 out.append(WanServer(meta.node, meta.datacenter, meta.address, status))
         return out
