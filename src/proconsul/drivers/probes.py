@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httptools
 
 from proconsul.util.errors import ProconsulError
 
-BODY_BYTES_MAX = 1 << 20
-"""Read at most this much of an answer, whatever of it is then kept."""
+ANSWER_BYTES_MAX = 1 << 20
+"""Read at most this much of an answer, head and body, whatever of it is then kept."""
+REDIRECTS_MAX = 10
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_REDIRECTS_AS_IS = frozenset({307, 308})
 USER_AGENT = "Consul Health Check"
 
 
@@ -41,6 +45,7 @@ class HttpAnswer:
     status: int = 0
     reason: str = ""
     body: bytearray = field(default_factory=bytearray)
+    location: str = ""
 
 
 class _Parser:
@@ -49,14 +54,16 @@ class _Parser:
     def __init__(self, output_max: int) -> None:
         self.answer = HttpAnswer()
         self.complete = False
-        self.total = 0
         self._output_max = output_max
 
     def on_status(self, status: bytes) -> None:
         self.answer.reason += status.decode("latin-1")
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"location":
+            self.answer.location = value.decode("latin-1")
+
     def on_body(self, body: bytes) -> None:
-        self.total += len(body)
         self.answer.body += body
         del self.answer.body[: -self._output_max]
 
@@ -74,29 +81,52 @@ async def http_probe(
     timeout_s: float = 10.0,
     output_max: int = 4096,
 ) -> HttpAnswer:
-    """Ask once. Redirects are not followed. Raises `ProbeError`."""
+    """Ask once, and where the answer redirects to, as Go's client does. Raises `ProbeError`."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            for _ in range(REDIRECTS_MAX):
+                answer = await _ask(url, method, headers or {}, body, tls_skip_verify, output_max)
+                if answer.status not in _REDIRECTS or not answer.location:
+                    return answer
+                url = urljoin(url, answer.location)
+                if answer.status not in _REDIRECTS_AS_IS:
+                    method, body = ("HEAD" if method == "HEAD" else "GET"), ""
+    except TimeoutError:
+        raise ProbeError(f'{method} "{url}": timeout exceeded') from None
+    except (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        raise ProbeError(f'{method} "{url}": {error}') from error
+    raise ProbeError(f'{method} "{url}": stopped after {REDIRECTS_MAX} redirects')
+
+
+async def _ask(
+    url: str,
+    method: str,
+    headers: Mapping[str, Sequence[str]],
+    body: str,
+    tls_skip_verify: bool,
+    output_max: int,
+) -> HttpAnswer:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ProbeError(f"{url}: a URL with http:// or https:// and a host is needed")
-    context: ssl.SSLContext | None = None
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        if tls_skip_verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
+    context = _tls_context(tls_skip_verify) if parts.scheme == "https" else None
     port = parts.port or (443 if context else 80)
+    reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
     try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
-            try:
-                writer.write(_request(parts, method, headers or {}, body))
-                return await _response(reader, output_max)
-            finally:
-                writer.transport.abort()
-    except TimeoutError:
-        raise ProbeError(f'{method} "{url}": timeout exceeded') from None
-    except (OSError, httptools.HttpParserError) as error:
-        raise ProbeError(f'{method} "{url}": {error}') from error
+        writer.write(_request(parts, method, headers, body))
+        return await _response(reader, output_max)
+    finally:
+        writer.transport.abort()
+
+
+@functools.cache
+def _tls_context(skip_verify: bool) -> ssl.SSLContext:
+    """Made once: reading the system's authorities takes tens of milliseconds."""
+    context = ssl.create_default_context()
+    if skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _request(
@@ -122,10 +152,12 @@ def _request(
 async def _response(reader: asyncio.StreamReader, output_max: int) -> HttpAnswer:
     parser = _Parser(output_max)
     http = httptools.HttpResponseParser(parser)
-    while not parser.complete and parser.total < BODY_BYTES_MAX:
+    received = 0
+    while not parser.complete and received < ANSWER_BYTES_MAX:
         chunk = await reader.read(65536)
         if not chunk:
             break
+        received += len(chunk)
         http.feed_data(chunk)
         parser.answer.status = http.get_status_code() or 0
     if not parser.answer.status:

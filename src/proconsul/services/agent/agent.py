@@ -105,9 +105,10 @@ class Agent:
     async def _leave(self) -> None:
         try:
             await self.core.leave()
-        except ProconsulError as error:
+        except (ProconsulError, TimeoutError) as error:
             log.error("error during leave: %s", error)
-        self.stopped.set()
+        finally:
+            self.stopped.set()
 
     async def aclose(self) -> None:
         """Stop everything."""
@@ -132,7 +133,9 @@ class Agent:
         identity = settings.identity
         while True:
             nodes = len(self.core.lan.members())
-            base = max(settings.coordinate_min_s, nodes / settings.coordinate_rate)
+            base = settings.coordinate_min_s
+            if settings.coordinate_rate > 0:
+                base = max(base, nodes / settings.coordinate_rate)
             await asyncio.sleep(base + self._rng.uniform(0, base))
             position = self.core.lan.coordinate()
             if position is None:
@@ -302,7 +305,7 @@ class Agent:
 
     async def update_ttl(self, check_id: str, status: str, output: str, token: str) -> None:
         """See `AgentPort.update_ttl`."""
-        self._runner.heartbeat(check_id, status, output)
+        self.registrations.heartbeat(check_id, status, output)
 
     async def service_maintenance(
         self, service_id: str, enable: bool, reason: str, token: str

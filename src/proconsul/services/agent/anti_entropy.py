@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
@@ -93,10 +95,11 @@ class AntiEntropy:
             while True:
                 self._wake.clear()
                 full = self._full_wanted or loop.time() >= next_full
+                # Before the first await: who asks for another one meanwhile must get it.
+                self._full_wanted = False
                 try:
                     if full:
                         await self._compare()
-                        self._full_wanted = False
                         next_full = loop.time() + self._staggered_interval()
                     await self._send_changes()
                     retry = RETRY_S_MIN
@@ -195,20 +198,50 @@ class AntiEntropy:
     # -- sending ---------------------------------------------------------------------------
 
     async def _send_changes(self) -> None:
-        for entry in list(self._state.service_entries().values()):
-            if entry.deleted:
-                await self._drop_service(entry)
-            elif not entry.in_sync:
-                await self._send_service(entry)
-        for check in list(self._state.check_entries().values()):
-            if check.deleted:
-                await self._drop_check(check)
-            elif not check.in_sync:
-                await self._send_check(check)
+        """Send all that differs. What the servers refuse does not keep the rest from them: the
+        first such error is raised at the end."""
+        refused: ProconsulError | None = None
+        for work in self._changes():
+            try:
+                await work()
+            except ProconsulError as error:
+                if not _is_refusal(error):
+                    raise
+                log.warning("the servers refuse a registration: %s", error)
+                refused = refused or error
+        if refused is not None:
+            raise refused
+
+    def _changes(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """One piece of work after the other, each looked up when its turn comes: entries are
+        replaced while others are sent."""
+        services, checks = self._state.service_entries(), self._state.check_entries()
+        for service_id in list(services):
+            entry = services.get(service_id)
+            if entry is not None and entry.deleted:
+                yield partial(self._drop_service, entry)
+            elif entry is not None and not entry.in_sync:
+                yield partial(self._send_service, entry)
+        for check_id in list(checks):
+            check = checks.get(check_id)
+            if check is not None and check.deleted:
+                yield partial(self._drop_check, check)
+            elif check is not None and not check.in_sync:
+                yield partial(self._send_check, check)
         if not self._state.node_in_sync:
+            yield self._send_node
+
+    async def _send_node(self) -> None:
+        try:
             await self._caller.call("Catalog.Register", self._registration(self._token))
-            self._state.node_in_sync = True
+        except ProconsulError as error:
+            if not errors.is_permission_denied(error):
+                raise
+            log.warning("Node info update blocked by ACLs: node=%s", self._id.node)
+        else:
             log.info("Synced node info")
+        # If it was blocked, trying again cannot help before the next full comparison.
+        self._state.node_in_sync = True
 
     def _registration(self, token: str) -> RegisterRequest:
         mine = self._id
@@ -298,6 +331,13 @@ class AntiEntropy:
                 log.warning("Deregistration blocked by ACLs: %s%s", service_id, check_id)
             elif "Unknown service" not in str(error) and "Unknown check" not in str(error):
                 raise
+
+
+def _is_refusal(error: ProconsulError) -> bool:
+    """Whether a server answered and said no to this very request."""
+    passing = errors.is_no_leader(error) or errors.is_rate_exceeded(error)
+    answered = isinstance(error, errors.DomainError) or bool(getattr(error, "is_remote", False))
+    return answered and not passing and not isinstance(error, errors.NoServersError)
 
 
 def _without_defaults(remote: NodeService, local: NodeService) -> NodeService:

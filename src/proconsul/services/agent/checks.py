@@ -73,8 +73,8 @@ class CheckRunner:
         if spec.ttl_s > 0:
             self._arm(spec)
         else:
-            run = _Probing(spec, self._update, self._rng).run()
-            self._tasks[spec.check_id] = self._scope.spawn(f"check/{spec.check_id}", run)
+            run = _Probing(spec, self._update, self._rng).run
+            self._tasks[spec.check_id] = self._scope.supervise(f"check/{spec.check_id}", run)
 
     def stop(self, check_id: str) -> None:
         """Stop running a check. Unknown ids are ignored."""
@@ -154,10 +154,10 @@ class _Probing:
         spec = self._spec
         if status in (PASSING, WARNING):
             self._successes, self._failures = self._successes + 1, 0
-            held = self._successes <= spec.success_before_passing
+            held = self._successes < spec.success_before_passing
         else:
             self._successes, self._failures = 0, self._failures + 1
-            held = self._failures <= spec.failures_before_critical
+            held = self._failures < spec.failures_before_critical
         if self._reported and held:
             log.debug("Check status held back: check=%s status=%s", spec.check_id, status)
             return
@@ -175,7 +175,7 @@ class _Probing:
                 await tcp_probe(host.strip("[]"), int(port), timeout)
                 return PASSING, f"TCP connect {spec.tcp}: Success"
             return await self._http(timeout)
-        except (ProbeError, ValueError) as error:
+        except (ProbeError, ValueError, OverflowError) as error:  # a port above 65535
             return CRITICAL, str(error)
 
     async def _http(self, timeout_s: float) -> tuple[str, str]:

@@ -63,7 +63,7 @@ class _Query:
                 index = 0
                 continue
             fresh = answer.index != index or self.answer is None
-            index = answer.index
+            index = max(answer.index, 1)  # 0 would not block
             if fresh:
                 self.answer = answer
                 self._changed()

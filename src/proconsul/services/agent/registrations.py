@@ -36,6 +36,7 @@ from proconsul.services.agent.checks import CheckRunner, CheckSpec
 from proconsul.services.agent.config import AgentSettings
 from proconsul.services.agent.local import LocalState, LocalStateError
 from proconsul.util.clock import Clock
+from proconsul.util.errors import ProconsulError
 
 log = logging.getLogger("proconsul.agent")
 
@@ -51,6 +52,14 @@ DEFAULT_NODE_REASON = (
 _SECOND_NS = 1_000_000_000
 
 
+class _TtlReport(msgspec.Struct, frozen=True):
+    """What a TTL check said last. `expires` is in seconds since the epoch."""
+
+    status: str
+    output: str
+    expires: float
+
+
 class Registrations:
     """Everything that is registered here. Files are written synchronously: they are tiny and rare."""
 
@@ -60,6 +69,8 @@ class Registrations:
         self._settings, self._state, self._runner, self._clock = settings, state, runner, clock
         self._services_dir = settings.data_dir / "services" if settings.data_dir else None
         self._checks_dir = settings.data_dir / "checks" if settings.data_dir else None
+        self._state_dir = self._checks_dir / "state" if self._checks_dir else None
+        self._maintenance_dir = self._checks_dir / "maintenance" if self._checks_dir else None
         self._configured_services: set[str] = set()
         self._configured_checks: set[str] = set()
 
@@ -83,8 +94,7 @@ class Registrations:
         for number, check_type in enumerate(types, 1):
             check = self._service_check(service, check_type, number, len(types))
             old = before.get(check.check_id)
-            if old is not None:
-                check = msgspec.structs.replace(check, status=old.status, output=old.output)
+            check = self._with_status(check, check_type, old)
             kept.add(check.check_id)
             self._state.add_check(check, definition.token, now=self._clock.monotonic())
             self._start(check.check_id, check_type)
@@ -118,8 +128,7 @@ class Registrations:
         except LocalStateError as error:
             raise UnknownIdError(str(error)) from error
         for check_id in checks:
-            self._runner.stop(check_id)
-            _remove(self._checks_dir, check_id)
+            self._forget_check(check_id)
         _remove(self._services_dir, service_id)
         log.info("removed service: service=%s", service_id)
 
@@ -131,8 +140,7 @@ class Registrations:
         _refuse_unsupported(definition)
         check = definition.health_check(self._settings.identity.node_name)
         old = self._state.check(check.check_id)
-        if old is not None:
-            check = msgspec.structs.replace(check, status=old.status, output=old.output)
+        check = self._with_status(check, definition, old)
         self._state.add_check(check, definition.token, now=self._clock.monotonic())
         self._start(check.check_id, definition)
         if persist:
@@ -144,8 +152,49 @@ class Registrations:
             self._state.remove_check(check_id)
         except LocalStateError as error:
             raise UnknownIdError(str(error)) from error
+        self._forget_check(check_id)
+
+    def _forget_check(self, check_id: str) -> None:
         self._runner.stop(check_id)
-        _remove(self._checks_dir, check_id)
+        for directory in (self._checks_dir, self._state_dir, self._maintenance_dir):
+            _remove(directory, check_id)
+
+    def heartbeat(self, check_id: str, status: str, output: str) -> None:
+        """A TTL check reports; kept, so that a restart of this agent does not fail the check.
+
+        Raises `LocalStateError` if it is not one.
+        """
+        self._runner.heartbeat(check_id, status, output)
+        check, spec = self._state.check(check_id), self._runner.spec(check_id)
+        if check is None or spec is None or self._state_dir is None:
+            return
+        report = _TtlReport(status, check.output, self._clock.wall() + spec.ttl_s)
+        try:
+            # Often and worth little after a crash of the machine: not synced.
+            _write(self._state_dir, check_id, msgspec.json.encode(report), sync=False)
+        except OSError as error:
+            log.error("cannot keep the state of a check: check=%s error=%s", check_id, error)
+
+    def _with_status(
+        self, check: HealthCheck, kind: CheckType, old: HealthCheck | None
+    ) -> HealthCheck:
+        """A check starts with the status it had: registered before, or reported before a restart."""
+        if old is not None:
+            return msgspec.structs.replace(check, status=old.status, output=old.output)
+        if kind.ttl_ns <= 0 or self._state_dir is None:
+            return check
+        try:
+            data = _path(self._state_dir, check.check_id).read_bytes()
+            report = msgspec.json.decode(data, type=_TtlReport)
+        except FileNotFoundError:
+            return check
+        except (OSError, msgspec.MsgspecError) as error:
+            log.warning("cannot restore a check's state: check=%s error=%s", check.check_id, error)
+            return check
+        if report.expires <= self._clock.wall():
+            _remove(self._state_dir, check.check_id)
+            return check
+        return msgspec.structs.replace(check, status=report.status, output=report.output)
 
     def _start(self, check_id: str, kind: CheckType) -> None:
         limit = self._settings.check_output_max
@@ -184,7 +233,10 @@ class Registrations:
         }
         for service_id in due:
             log.info("deregistering service: it has been critical too long: service=%s", service_id)
-            self.remove_service(service_id)
+            try:
+                self.remove_service(service_id)
+            except (ProconsulError, OSError) as error:
+                log.error("cannot deregister service: service=%s error=%s", service_id, error)
 
     # -- maintenance -----------------------------------------------------------------------
 
@@ -218,8 +270,9 @@ class Registrations:
         existing = self._state.check(check.check_id)
         if enable and existing is None:
             self._state.add_check(check, token, now=self._clock.monotonic())
+            _write(self._maintenance_dir, check.check_id, msgspec.json.encode(check))
         elif not enable and existing is not None:
-            self._state.remove_check(check.check_id)
+            self.remove_check(check.check_id)
 
     # -- files -----------------------------------------------------------------------------
 
@@ -250,20 +303,31 @@ class Registrations:
     ) -> None:
         """At start: what the configuration defines, then what was registered over HTTP before."""
         self._configure(services, checks)
-        for path, data in _read(self._services_dir):
-            try:
-                stored = msgspec.json.decode(data, type=ServiceDefinition)
-                if self._state.service(stored.service.id) is None:
-                    self.add_service(stored, persist=False)
-            except (msgspec.MsgspecError, DefinitionError) as error:
-                log.error("cannot restore service from %s, delete the file: %s", path, error)
-        for path, data in _read(self._checks_dir):
-            try:
-                check = msgspec.json.decode(data, type=CheckDefinition)
-                if self._state.check(check.check_id or check.name) is None:
-                    self.add_check(check, persist=False)
-            except (msgspec.MsgspecError, DefinitionError, LocalStateError) as error:
-                log.error("cannot restore check from %s, delete the file: %s", path, error)
+        for directory, what, restore in (
+            (self._services_dir, "service", self._restore_service),
+            (self._checks_dir, "check", self._restore_check),
+            (self._maintenance_dir, "maintenance mode", self._restore_maintenance),
+        ):
+            for path in _files(directory):
+                try:
+                    restore(path.read_bytes())
+                except (msgspec.MsgspecError, ProconsulError, OSError) as error:
+                    log.error("cannot restore %s from %s, delete the file: %s", what, path, error)
+
+    def _restore_service(self, data: bytes) -> None:
+        stored = msgspec.json.decode(data, type=ServiceDefinition)
+        if self._state.service(_service_id(stored)) is None:
+            self.add_service(stored, persist=False)
+
+    def _restore_check(self, data: bytes) -> None:
+        check = msgspec.json.decode(data, type=CheckDefinition)
+        if self._state.check(check.check_id or check.name) is None:
+            self.add_check(check, persist=False)
+
+    def _restore_maintenance(self, data: bytes) -> None:
+        check = msgspec.json.decode(data, type=HealthCheck)
+        token = self._state.service_token(check.service_id)
+        self._state.add_check(check, token, now=self._clock.monotonic())
 
     def first_results(self) -> bool:
         """Whether every probing check has passed once: the catalog need not see restarts."""
@@ -310,7 +374,7 @@ def _path(directory: Path, key: str) -> Path:
     return directory / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _write(directory: Path | None, key: str, data: bytes) -> None:
+def _write(directory: Path | None, key: str, data: bytes, *, sync: bool = True) -> None:
     if directory is None:
         return
     directory.mkdir(parents=True, exist_ok=True)
@@ -319,7 +383,8 @@ def _write(directory: Path | None, key: str, data: bytes) -> None:
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
     temporary.replace(path)
 
 
@@ -328,7 +393,7 @@ def _remove(directory: Path | None, key: str) -> None:
         _path(directory, key).unlink(missing_ok=True)
 
 
-def _read(directory: Path | None) -> list[tuple[Path, bytes]]:
+def _files(directory: Path | None) -> list[Path]:
     if directory is None or not directory.is_dir():
         return []
-    return [(p, p.read_bytes()) for p in sorted(directory.iterdir()) if p.suffix != ".tmp"]
+    return [p for p in sorted(directory.iterdir()) if p.suffix != ".tmp" and p.is_file()]
