@@ -382,7 +382,7 @@ class YamuxStream:
             raise StreamError(str(error)) from error
         if sent < len(data):
             self._backlog.append(memoryview(data)[sent:])
-        self._session.flush()
+        self._session.flush_soon()
 
     @property
     def write_paused(self) -> bool:
