@@ -57,7 +57,8 @@ class Engine:
         self.send_snapshot: Callable[[Send], Coroutine[Any, Any, None]] | None = None
         self._unwritten: list[Output] = []
         self._writing = self._pumping = self._leading = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
         self._failure: Exception | None = None
         self._closed = False
 
@@ -209,12 +210,14 @@ class Engine:
     def _arm_timer(self) -> None:
         at = self.running().get_timer()
         if self._timer is not None:
-            if at is not None and self._timer.when() <= at and not self._timer.cancelled():
+            # Not `TimerHandle.when`: for a time that is past uvloop gives a plain handle.
+            if at is not None and self._timer_at <= at and not self._timer.cancelled():
                 return  # it fires early, finds nothing to do and is set again: cheaper than moving
             self._timer.cancel()
             self._timer = None
         if at is not None:
             self._timer = asyncio.get_running_loop().call_at(at, self._on_timer)
+            self._timer_at = at
 
     def _on_timer(self) -> None:
         self._timer = None

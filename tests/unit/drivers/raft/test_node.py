@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import uvloop
 from raft_support import FAST, Member, Recorder, cluster, leader_of, nowhere, soon, until
 
 from proconsul.core.raft.types import NotLeader
@@ -158,3 +159,25 @@ def test_a_state_machine_that_fails_halts_the_server(tmp_path: Path) -> None:
         await member.stop()
 
     asyncio.run(run())
+
+
+def test_a_timer_that_is_due_already_is_armed_twice_under_uvloop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uvloop's `call_at` gives a handle without `when` for a time that is past."""
+
+    async def scenario() -> None:
+        config, fsm = NodeConfig("me", "127.0.0.1:1", FAST), Recorder()
+        node = RaftNode(config, fsm, Transport(nowhere), MemoryStore(), MemorySnapshotStore())
+        await node.start()
+        engine = node._engine
+        monkeypatch.setattr(engine.running(), "get_timer", lambda: 0.0)
+        engine._arm_timer()
+        first = engine._timer
+        engine._arm_timer()
+        assert first is not None
+        assert engine._timer is first
+        monkeypatch.undo()
+        await node.aclose()
+
+    uvloop.run(scenario())
