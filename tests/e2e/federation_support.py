@@ -52,12 +52,17 @@ def pairs(world: World) -> Iterator[tuple[Host, Host]]:
 
 
 def envoy_endpoints(world: World, gateway: Host, cluster: str) -> set[str]:
-    """Addresses ("ip:port") that the gateway's Envoy has in a cluster. Raises OSError, Missing."""
+    """Addresses ("ip:port") that the gateway's Envoy uses in a cluster. Raises OSError, Missing.
+
+    Gateways with a critical check stay in the cluster for the case that no other is left.
+    """
     found = world.envoy_admin(gateway).get("/clusters", format="json")
     for status in found.get("cluster_statuses", ()):
         if status["name"] == cluster:
             out = set()
             for host in status.get("host_statuses", ()):
+                if host.get("health_status", {}).get("eds_health_status") == "UNHEALTHY":
+                    continue
                 address = host["address"]["socket_address"]
                 out.add(f"{address['address']}:{address['port_value']}")
             return out

@@ -100,7 +100,7 @@ def federation_states(world: World, timeout_s: float) -> str:
         for server in world.servers():
             states = world.api(server).get("/v1/internal/federation-states") or []
             found = {
-                state["Datacenter"]: sorted(map(_wan_address, state["MeshGateways"] or []))
+                state["Datacenter"]: sorted(map(_wan_address, state.get("MeshGateways") or []))
                 for state in states
             }
             for name, gateways in wanted.items():

@@ -32,7 +32,7 @@ from proconsul.app.worlds.spec import (
     WorldSpec,
 )
 from proconsul.app.worlds.static_envoy import registration, write_static
-from proconsul.app.worlds.waiting import Missing, until
+from proconsul.app.worlds.waiting import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +266,7 @@ class World:
 
     def _agent_answers(self, host: Host) -> None:
         if not self.agent(host).running:
-            raise Missing(f"it has ended:\n{self.agent(host).tail()}")
+            raise WorldError(f"the agent of {host.name} has ended:\n{self.agent(host).tail()}")
         self.api(host, 2.0).get("/v1/agent/self")
 
     def _publish_gateways(self) -> None:
