@@ -131,6 +131,24 @@ class ServiceConnect(GoStruct, frozen=True, gc=False):
     sidecar_service: dict[str, Any] | None = None
 
 
+def _same_free_form(mine: ConnectProxyConfig, theirs: ConnectProxyConfig) -> bool:
+    """Whether what is equal is also of the same types, which Go's `reflect.DeepEqual` demands."""
+    if not _same_types(mine.config, theirs.config):
+        return False
+    pairs = zip(mine.upstreams or (), theirs.upstreams or (), strict=True)
+    return all(_same_types(a.config, b.config) for a, b in pairs)
+
+
+def _same_types(mine: Any, theirs: Any) -> bool:
+    if type(mine) is not type(theirs):
+        return False
+    if isinstance(mine, dict):
+        return all(_same_types(value, theirs[key]) for key, value in mine.items())
+    if isinstance(mine, list):
+        return all(map(_same_types, mine, theirs))
+    return True
+
+
 class NodeService(GoStruct, frozen=True, gc=False):
     """A service instance, as an agent or a catalog client registers it."""
 
@@ -164,6 +182,7 @@ class NodeService(GoStruct, frozen=True, gc=False):
             and self.kind == other.kind
             and self.proxy == other.proxy
             and self.connect == other.connect
+            and _same_free_form(self.proxy, other.proxy)
         )
 
     @property

@@ -62,6 +62,8 @@ def parse_json(body: bytes) -> Any:
         raise GoDecodeError("exceeded max depth") from None
     except msgspec.MsgspecError as error:
         reason = str(error)
+    except UnicodeDecodeError:
+        reason = ""  # Go replaces what is not UTF-8, as the slow path below does
     if "truncated" in reason:
         raise GoDecodeError("unexpected EOF")
     text = body.decode("utf-8", "replace").lstrip()
@@ -128,7 +130,7 @@ def _convert(value: Any, annotation: Any, shown: str, name: str) -> Any:
         inner = next(arg for arg in get_args(annotation) if arg is not type(None))
         return _convert(value, inner, shown, name)
     if annotation is Any:
-        return value
+        return _with_floats(value)
     if origin is list:
         if not isinstance(value, list):
             raise _mismatch(value, shown, _go_type(annotation))
@@ -142,6 +144,22 @@ def _convert(value: Any, annotation: Any, shown: str, name: str) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
         return decode_struct(value, annotation, shown)
     return _scalar(value, annotation, shown)
+
+
+def _with_floats(value: Any) -> Any:
+    """Free-form data: Go makes every number a float64, and keeps telling 1 and 1.0 apart."""
+    if isinstance(value, dict):
+        return {key: _with_floats(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            raise GoDecodeError(
+                f"json: cannot unmarshal number {value} into Go value of type float64"
+            ) from None
+    return value
 
 
 def _scalar(value: Any, annotation: Any, shown: str) -> Any:
