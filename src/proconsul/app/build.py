@@ -14,7 +14,6 @@ from proconsul.core.gossip.memberlist.config import consul_lan_config, consul_wa
 from proconsul.core.raft.types import Config as RaftConfig
 from proconsul.domain.operator import AutopilotConfig
 from proconsul.drivers.tls_config import TlsConfig
-from proconsul.federation.names import split_wan_name
 from proconsul.services.agent.config import AgentSettings, ClientConfig
 from proconsul.services.server.config import GossipSettings, Identity, ServerConfig
 from proconsul.util.errors import ConfigError
@@ -92,7 +91,7 @@ def _memberlist(
 def _lan(config: AgentConfig) -> GossipSettings:
     addresses = config.addresses
     base = consul_lan_config(config.node_name, addresses.serf_lan_advertise)
-    base = dataclasses.replace(base, log_name="memberlist.lan")
+    base = dataclasses.replace(base, log_name="memberlist.lan", suspects_may_move=True)
     return GossipSettings(
         memberlist=_memberlist(base, config.gossip_lan, config),
         bind=addresses.serf_lan_bind,
@@ -106,14 +105,16 @@ def _wan(config: AgentConfig) -> GossipSettings | None:
         return None
     name = f"{config.node_name}.{config.datacenter}"
     base = consul_wan_config(name, addresses.serf_wan_advertise)
-    base = dataclasses.replace(base, log_name="memberlist.wan")
+    base = dataclasses.replace(base, log_name="memberlist.wan", suspects_may_move=True)
     if config.federates_through_gateways:
         own = config.datacenter
         base = dataclasses.replace(
             base,
             require_node_names=True,
             # A stream through gateways would only repeat what the packet through them tried.
-            disable_tcp_pings=lambda node: split_wan_name(node)[1] != own,
+            disable_tcp_pings=lambda node: node.rpartition(".")[2] != own,
+            # Gateways route by name, and the certificate proves it.
+            addressed_by_name=lambda node: node.rpartition(".")[2] != own,
         )
     return GossipSettings(
         memberlist=_memberlist(base, config.gossip_wan, config),

@@ -231,6 +231,43 @@ def test_name_conflict_and_reclaim() -> None:
     assert [kind for kind, _ in delegate.events] == ["join", "leave", "join"]
 
 
+def test_a_suspect_that_restarted_elsewhere_is_believed() -> None:
+    machine, delegate = _alone(suspects_may_move=True)
+    machine.handle_packet(_alive(5), _SOURCE, 101.0)
+    machine.handle_packet(_alive(6, host=8), _SOURCE, 102.0)
+    assert machine.nodes["x"].address == ("10.0.0.9", 7946)
+    machine.handle_packet(ml.encode_suspect(ml.Suspect(5, "x", "y")), _SOURCE, 103.0)
+    machine.handle_packet(_alive(5, host=8), _SOURCE, 104.0)
+    assert len(delegate.conflicts) == 2
+    machine.handle_packet(_alive(6, host=8), _SOURCE, 105.0)
+    assert machine.nodes["x"].address == ("10.0.0.8", 7946)
+    assert machine.nodes["x"].state is NodeState.ALIVE
+
+
+def test_where_names_lead_to_nodes_a_newer_address_is_news() -> None:
+    machine, delegate = _alone(addressed_by_name=lambda name: name == "x")
+    machine.handle_packet(_alive(5), _SOURCE, 101.0)
+    machine.handle_packet(_alive(5, "y"), _SOURCE, 101.0)
+    machine.handle_packet(_alive(6, host=8), _SOURCE, 102.0)
+    machine.handle_packet(_alive(6, "y", host=8), _SOURCE, 102.0)
+    assert machine.nodes["x"].address == ("10.0.0.8", 7946)
+    assert machine.nodes["y"].address == ("10.0.0.9", 7946)
+    machine.handle_packet(_alive(5), _SOURCE, 103.0)
+    assert machine.nodes["x"].address == ("10.0.0.8", 7946)
+    assert [existing.name for existing, _ in delegate.conflicts] == ["y", "x"]
+
+
+def test_we_outlive_the_address_that_we_had_before() -> None:
+    machine, _ = _alone(suspects_may_move=True)
+    mine = machine.nodes["me"]
+    machine.handle_packet(_alive(7, "me", host=8), _SOURCE, 101.0)
+    assert mine.incarnation == 8
+    machine.handle_packet(_alive(9, "me", host=8), _SOURCE, 102.0)
+    assert mine.incarnation == 8, "not twice within seconds: it may be a second node of our name"
+    machine.handle_packet(_alive(9, "me", host=8), _SOURCE, 107.0)
+    assert mine.incarnation == 10
+
+
 def test_a_node_that_left_is_reclaimed_at_once() -> None:
     machine, _ = _alone()
     left = ml.encode_dead(ml.Dead(5, "x", "x"))

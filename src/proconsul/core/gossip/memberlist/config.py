@@ -52,6 +52,14 @@ class MemberlistConfig:
     dead_node_reclaim_s: float = 0.0
     """After this time another address may take a dead node's name. 0: never (left ones: always)."""
 
+    suspects_may_move: bool = False
+    """Whether a suspected node's name may be taken, by a higher incarnation, by another address: a
+    node that restarted elsewhere need not wait until it is declared dead and `dead_node_reclaim_s`
+    is over."""
+    addressed_by_name: Callable[[str], bool] | None = None
+    """Told a node's name, says whether that alone leads to it. Then it answers our pings wherever
+    it is, is never suspected, and another address with a higher incarnation is news of it."""
+
     keyring: Keyring | None = None
     verify_incoming: bool = True
     verify_outgoing: bool = True

@@ -34,6 +34,7 @@ from proconsul.wire.memberlist import (
 NODES_MAX = 200_000
 """Members and remembered dead; beyond it new names are ignored."""
 META_BYTES_MAX = 512
+_OUTLIVE_S = 5.0
 _ALIVE, _SUSPECT, _DEAD, _LEFT = NodeState
 
 
@@ -59,6 +60,7 @@ class Membership:
         self._ring_index = 0
         self._suspicions: dict[str, tuple[Suspicion, Timer]] = {}
         self._incarnation = 0
+        self._outlive_at = float("-inf")
         self.leaving = False
         self.awareness = Awareness(config.awareness_max_multiplier)
         self.broadcasts = BroadcastQueue(lambda: len(self.nodes), config.retransmit_mult)
@@ -267,12 +269,22 @@ class Membership:
         return node
 
     def _may_move(self, node: Node, m: Alive, now: float) -> bool:
-        """Whether another address may take a name: that of a node that left, or died long ago."""
+        """Whether another address may take a name.
+
+        That of a node that left, or died long ago; and where the configuration allows it, that of
+        a node which its own, newer incarnation says to be elsewhere.
+        """
         if not self._allowed(m):
             return False
+        if m.node == self._config.name:
+            self._outlive(node, m, now)
         reclaim_s = self._config.dead_node_reclaim_s
         dead_long = reclaim_s > 0 and now - node.state_change > reclaim_s
-        if node.state is _LEFT or (node.state is _DEAD and dead_long):
+        if (
+            node.state is _LEFT
+            or (node.state is _DEAD and dead_long)
+            or (m.incarnation > node.incarnation and self._moves_freely(node))
+        ):
             self._log.info(
                 "updating address for left or failed node %s from %s to %s:%d",
                 node.name, node.address, host_of(m.addr), m.port,
@@ -285,6 +297,25 @@ class Membership:
         other = Node(m.node, m.addr, m.port, m.meta, m.versions, _ALIVE, m.incarnation)
         self._delegate.notify_conflict(node, other)
         return False
+
+    def _moves_freely(self, node: Node) -> bool:
+        by_name = self._config.addressed_by_name
+        if by_name is not None and by_name(node.name):
+            return True
+        return self._config.suspects_may_move and node.state in {_SUSPECT, _DEAD}
+
+    def _outlive(self, me: Node, m: Alive, now: float) -> None:
+        """Someone remembers us at an address that we had before a restart: be newer than that.
+
+        Seldom, so that two living nodes of one name do not outbid each other all the time.
+        """
+        moves = self._config.suspects_may_move or self._config.addressed_by_name is not None
+        if moves and m.incarnation >= me.incarnation and now >= self._outlive_at:
+            self._outlive_at = now + _OUTLIVE_S
+            self._log.warning(
+                "we are remembered at %s:%d, we are at %s", host_of(m.addr), m.port, me.address
+            )
+            self._refute(me, m.incarnation)
 
     def _end_suspicion(self, name: str) -> None:
         running = self._suspicions.pop(name, None)
