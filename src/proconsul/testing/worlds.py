@@ -24,6 +24,8 @@ from proconsul.app.worlds.spec import Software, WorldSpec
 from proconsul.app.worlds.world import World
 from proconsul.testing import peers
 
+_FAULTS = ("Traceback (most recent", "Exception in callback", "was never retrieved")
+
 Worlds = Callable[..., AbstractContextManager[World]]
 """`worlds(spec, network=None)`: a world that runs, in namespaces unless told otherwise."""
 
@@ -43,6 +45,18 @@ def running_world(spec: WorldSpec, network: Network | None = None) -> Iterator[W
         except Exception:
             show_logs(world)
             raise
+        faults = list(internal_faults(world))
+        assert not faults, "faults of ours in the agents' logs:\n" + "\n".join(faults)
+
+
+def internal_faults(world: World) -> Iterator[str]:
+    """Lines that only a fault of the program itself writes: whatever a world goes through, none."""
+    for process in world.processes():
+        if not process.log.exists():
+            continue
+        for line in process.log.read_text(errors="replace").splitlines():
+            if any(mark in line for mark in _FAULTS):
+                yield f"{process.name}: {line}"
 
 
 def show_logs(world: World, lines: int = 40) -> None:
