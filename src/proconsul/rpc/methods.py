@@ -61,6 +61,12 @@ METHODS: dict[str, Method] = {
         Method("Internal.ServiceDump", o.ServiceDumpRequest, c.IndexedCheckServiceNodes, _LEADER),
         Method("Coordinate.Update", co.CoordinateUpdateRequest, Empty, _LEADER, is_read=False),
         Method("Coordinate.ListNodes", o.DCSpecificRequest, co.IndexedCoordinates, _LEADER),
+        Method(
+            "Coordinate.ListDatacenters",
+            o.DatacentersRequest,
+            list[co.DatacenterMap] | None,
+            _HERE,
+        ),
         Method("Coordinate.Node", o.NodeSpecificRequest, co.IndexedCoordinates, _LEADER),
         Method("FederationState.Apply", f.FederationStateRequest, bool, _PRIMARY, is_read=False),
         Method(

@@ -12,9 +12,9 @@ from msgspec import Raw
 from proconsul.domain.base import bytes_of
 from proconsul.domain.connect import CARoot, IndexedCARoots
 from proconsul.domain.coordinate import IndexedCoordinates, NodeCoordinate
-from proconsul.domain.json_views import node_coordinate_view
+from proconsul.domain.json_views import datacenter_maps_view, node_coordinate_view
 from proconsul.domain.operator import AutopilotConfig, RaftConfigurationResponse
-from proconsul.domain.options import DCSpecificRequest, NodeSpecificRequest
+from proconsul.domain.options import DatacentersRequest, DCSpecificRequest, NodeSpecificRequest
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http.api import Answer, HttpApi
 from proconsul.interfaces.http.errors import bad_request
@@ -65,6 +65,12 @@ def autopilot_configuration(api: HttpApi, ask: Ask) -> Answer:
         return api.json(ask, view)
 
     return api.query("Operator.AutopilotGetConfiguration", request, render, level=False)
+
+
+async def coordinate_datacenters(api: HttpApi, ask: Ask) -> Response:
+    """GET /v1/coordinate/datacenters"""
+    found = await api.agent.rpc("Coordinate.ListDatacenters", DatacentersRequest())
+    return api.json(ask, datacenter_maps_view(found or ()))
 
 
 def coordinate_nodes(api: HttpApi, ask: Ask) -> Answer:

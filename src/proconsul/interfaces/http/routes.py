@@ -53,6 +53,7 @@ def routes() -> dict[str, Route]:
         ("/v1/catalog/node-services/", GET, catalog.node_services),
         ("/v1/connect/ca/roots", GET, operator.ca_roots),
         ("/v1/agent/connect/ca/roots", GET, operator.agent_ca_roots),
+        ("/v1/coordinate/datacenters", GET, operator.coordinate_datacenters),
         ("/v1/coordinate/nodes", GET, operator.coordinate_nodes),
         ("/v1/coordinate/node/", GET, operator.coordinate_node),
         ("/v1/operator/raft/configuration", GET, operator.raft_configuration),

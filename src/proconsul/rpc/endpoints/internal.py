@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from proconsul.domain import catalog as c
@@ -66,8 +67,8 @@ class Internal:
 class Coordinates:
     """Network coordinates of the LAN. Updates are gathered and committed in batches."""
 
-    def __init__(self, server: EndpointServer) -> None:
-        self._server = server
+    def __init__(self, server: EndpointServer, wan: Callable[[], list[co.DatacenterMap]]) -> None:
+        self._server, self._wan = server, wan
         self._pending: dict[tuple[str, str], co.NodeCoordinate] = {}
 
     async def update(self, request: co.CoordinateUpdateRequest, call: Call) -> Empty:
@@ -96,6 +97,11 @@ class Coordinates:
                     )
             except (ProconsulError, TimeoutError) as error:
                 log.warning("Batch update failed: %s", error)
+
+    async def list_datacenters(
+        self, _request: o.DatacentersRequest, _call: Call
+    ) -> list[co.DatacenterMap]:
+        return self._wan()
 
     async def list_nodes(self, request: o.DCSpecificRequest, call: Call) -> co.IndexedCoordinates:
         return await self._read(request, None, call)
@@ -132,5 +138,8 @@ def endpoints(server: EndpointServer, coordinates: Coordinates) -> list[Endpoint
         Endpoint(METHODS["Internal.ServiceDump"], Requires.SERVICE_READ, it.service_dump),
         Endpoint(METHODS["Coordinate.Update"], Requires.NODE_WRITE, coordinates.update),
         Endpoint(METHODS["Coordinate.ListNodes"], Requires.NODE_READ, coordinates.list_nodes),
+        Endpoint(
+            METHODS["Coordinate.ListDatacenters"], Requires.NOTHING, coordinates.list_datacenters
+        ),
         Endpoint(METHODS["Coordinate.Node"], Requires.NODE_READ, coordinates.node),
     ]

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, MemberStatus
+from proconsul.domain import coordinate as co
 from proconsul.domain import errors
 from proconsul.domain import operator as op
 from proconsul.domain.acl import AllowAll, Authorizer
@@ -59,6 +60,7 @@ from proconsul.services.server.bootstrap import (
     raft_address,
 )
 from proconsul.services.server.config import ServerConfig
+from proconsul.services.server.datacenter_maps import datacenter_maps
 from proconsul.services.server.federation import Federation, ServerFederation
 from proconsul.services.server.fsm import RaftFsm
 from proconsul.services.server.leader import LeaderDuties
@@ -121,7 +123,7 @@ class Server:
         self.lan = self._lan_pool()
         self.wan = self._wan_pool()
         self.raft = self._raft_node()
-        self._coordinates = Coordinates(self)
+        self._coordinates = Coordinates(self, self.wan_coordinates)
         self._forwarder = Forwarder(
             ForwardConfig(identity.datacenter, identity.primary_datacenter, config.rpc_hold_s),
             self,
@@ -583,6 +585,16 @@ class Server:
     def datacenters(self) -> list[str]:
         """Known datacenters, nearest first."""
         return self.router.datacenters_by_distance(self._round_trip_s)
+
+    def wan_coordinates(self) -> list[co.DatacenterMap]:
+        """The servers of all datacenters; empty without a WAN."""
+        wan = self.wan
+        if wan is None:
+            return []
+        positions = wan.coordinates()
+        if (here := wan.coordinate()) is not None:
+            positions[wan.local().name] = here
+        return datacenter_maps(wan.members(), positions)
 
     def _round_trip_s(self, server: ServerMeta) -> float | None:
         if self.wan is None or (here := self.wan.coordinate()) is None:
