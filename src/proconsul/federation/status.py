@@ -224,6 +224,8 @@ class _Datacenter:
         failure = outcome.failure
         if failure is None or not is_silent(failure):
             return outcome
+        # Silence may end in a timeout of the handshake; it is the routing by name that failed
+        failure = replace(failure, hop=Hop.SNI)
         if home is None:
             return Outcome(self._nothing_behind(failure, gateway))
         if not home.is_ok:
@@ -311,6 +313,7 @@ class _Datacenter:
             return Outcome(
                 replace(
                     failure,
+                    hop=Hop.SNI,
                     cause=Cause.SERVER_DOWN,
                     reason=f"{failure.reason}; other servers of {self.name} answer through a gateway",
                     remedy=f"is {member.node} running? If it is: does {self.name}'s gateway know it "

@@ -248,7 +248,7 @@ def test_remote_gateway_swallows_everything(authority: TestAuthority) -> None:
         async with world(authority) as w:
             w.remote.swallow = True
             row = await w.row()
-            assert row["Cause"] == "remote-gateway-unreachable"
+            assert (row["Hop"], row["Cause"]) == ("SNI", "remote-gateway-unreachable")
             assert "timed out" in row["Reason"]
 
     run(main)
