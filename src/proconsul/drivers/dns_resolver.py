@@ -139,8 +139,6 @@ class StubResolver:
                 failure = f"on {server[0]}:{server[1]}: i/o timeout"
             except OSError as error:
                 failure = f"on {server[0]}:{server[1]}: {error.strerror or error}".lower()
-            except dnslib.DNSError:
-                failure = f"on {server[0]}:{server[1]}: malformed answer"
             except DnsError as error:
                 if error.is_missing:
                     raise
@@ -171,6 +169,13 @@ def _candidates(name: str, conf: ResolvConf) -> list[str]:
         return [bare]
     searched = [f"{bare}.{suffix.strip('.')}" for suffix in conf.search if suffix.strip(".")]
     return [bare, *searched] if bare.count(".") >= conf.ndots else [*searched, bare]
+
+
+def _parse(data: bytes) -> dnslib.DNSRecord:
+    try:
+        return dnslib.DNSRecord.parse(data)
+    except (dnslib.DNSError, ValueError) as error:
+        raise DnsError("malformed answer") from error
 
 
 def _answers(answer: dnslib.DNSRecord, name: str, kind: str) -> list[dnslib.RD]:
@@ -218,10 +223,10 @@ class _Datagrams(asyncio.DatagramProtocol):
         self.answer = asyncio.get_running_loop().create_future()
 
     @override
-    def datagram_received(self, data: bytes, addr: object) -> None:
+    def datagram_received(self, data: bytes, _addr: object) -> None:
         try:
-            record = dnslib.DNSRecord.parse(data)
-        except (dnslib.DNSError, ValueError, UnicodeError):
+            record = _parse(data)
+        except DnsError:
             return
         if _is_answer_to(self._question, record) and not self.answer.done():
             self.answer.set_result(record)
@@ -254,7 +259,7 @@ async def _over_tcp(question: dnslib.DNSRecord, packed: bytes, server: Address) 
         raise DnsError("connection ended within the answer") from None
     finally:
         writer.close()
-    answer = dnslib.DNSRecord.parse(data)
+    answer = _parse(data)
     if not _is_answer_to(question, answer):
         raise DnsError("answer to another question")
     return answer

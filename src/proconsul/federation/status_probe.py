@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from proconsul.drivers.stream import PushStream
 from proconsul.federation.locator import Gateway
 from proconsul.federation.names import ANY_NODE, server_name
 from proconsul.federation.status_causes import Failure, failure_of
@@ -15,7 +16,7 @@ from proconsul.rpc.dialer import Destination, Dialer, Purpose
 from proconsul.util.errors import ProconsulError
 
 if TYPE_CHECKING:
-    from proconsul.drivers.stream import PushStream, Stream
+    from proconsul.drivers.stream import Stream
 
 PROBE_S = 3.0
 """For one question, connecting and TLS included."""
@@ -102,7 +103,7 @@ class Prober:
                 async with asyncio.timeout_at(until + 0.1):
                     stream = await dial(until)
                     started = loop.time()
-                    client = RpcClientStream(cast("PushStream", stream))
+                    client = RpcClientStream(cast(PushStream, stream))
                     await client.call("Status.Ping", _EMPTY_MAP)
                     return Outcome(None, loop.time() - started)
             except (ProconsulError, TimeoutError) as error:
