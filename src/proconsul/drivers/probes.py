@@ -53,7 +53,7 @@ class _Parser:
 
     def __init__(self, output_max: int) -> None:
         self.answer = HttpAnswer()
-        self.complete = False
+        self.has_head = self.complete = False
         self._output_max = output_max
 
     def on_status(self, status: bytes) -> None:
@@ -62,6 +62,9 @@ class _Parser:
     def on_header(self, name: bytes, value: bytes) -> None:
         if name.lower() == b"location":
             self.answer.location = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        self.has_head = True
 
     def on_body(self, body: bytes) -> None:
         self.answer.body += body
@@ -159,7 +162,7 @@ async def _response(reader: asyncio.StreamReader, output_max: int) -> HttpAnswer
             break
         received += len(chunk)
         http.feed_data(chunk)
-        parser.answer.status = http.get_status_code() or 0
-    if not parser.answer.status:
+    if not parser.has_head:
         raise ProbeError("the connection was closed without an answer")
+    parser.answer.status = http.get_status_code()
     return parser.answer
