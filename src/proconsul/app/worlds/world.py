@@ -9,6 +9,7 @@ Everything is undone at the end: programs, namespaces and, unless `keep`, the di
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class World:
         self.programs = programs or Programs()
         self.keep = keep
         self._own_directory = directory is None
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="proconsul-world-"))
+        self.directory = directory or _temporary(keep=keep)
         self.pki = Pki(self.directory / "tls")
         self.hosts: list[Host] = []
         self.names = NameServer()
@@ -280,3 +281,13 @@ class World:
 
     def _directory(self, host: Host) -> Path:
         return self.directory / host.label
+
+
+def _temporary(*, keep: bool) -> Path:
+    """A new directory; those of worlds whose process was killed are removed."""
+    prefix = "proconsul-kept-" if keep else "proconsul-world-"
+    for stale in Path(tempfile.gettempdir()).glob("proconsul-world-*-*"):
+        pid = stale.name.split("-")[2]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(stale, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-"))
