@@ -43,6 +43,7 @@ class NetnsNetwork:
         self._routers: dict[str, str] = {}
         self._moves = itertools.count(101)
         self._publisher = Publisher()
+        self._published: dict[str, int] = {}
 
     @property
     def kind(self) -> str:
@@ -143,8 +144,12 @@ class NetnsNetwork:
         return netns.connect(self._name(host), address, timeout_s)
 
     def publish(self, host: Host) -> int:
-        http = self.ports(host).http
-        return self._publisher.publish(lambda: self.connect(host, http, 5.0))
+        port = self._published.get(host.label)
+        if port is None:
+            http = self.ports(host).http
+            port = self._publisher.publish(lambda: self.connect(host, http, 5.0))
+            self._published[host.label] = port
+        return port
 
     def watch(self, pids: dict[int, Host]) -> None:
         """Nothing to watch: the kernel counts."""
