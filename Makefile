@@ -2,12 +2,13 @@
 BIN := .venv/bin
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test unit e2e lint format bench lock peers clean
+.PHONY: help setup demo test unit e2e fuzz lint format bench lock peers clean
 
 help:
 	@echo "make demo [ONCE=1]  federate two datacenters through Envoy gateways, and prove it"
 	@echo "make test           all tests and checks"
 	@echo "make setup          .venv with the locked dependencies (the others run it first)"
+	@echo "make fuzz SECONDS=n every decoder of bytes from outside, with random seeds"
 	@echo "make lint bench lock peers format clean"
 
 setup:
@@ -25,6 +26,11 @@ unit: setup peers
 
 e2e: setup peers
 	$(BIN)/python -m pytest -p no:xdist -p no:randomly -q tests/e2e $(ARGS)
+
+# All decoders, for so many seconds, with random seeds, which a failure shows; FUZZ_SEED=n repeats one
+SECONDS ?= 300
+fuzz: setup
+	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -p no:xdist -q tests/property/test_fuzz_decoders.py $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check

@@ -22,6 +22,7 @@ from msgspec import Raw
 
 from proconsul.util.errors import WireError
 from proconsul.util.naming import go_name
+from proconsul.wire.msgpack import unpack
 
 T = TypeVar("T")
 
@@ -113,7 +114,7 @@ def decode(data: bytes | memoryview, type_: type[T]) -> T:
 
 def _decode_escaped(data: bytes | memoryview, type_: type[T]) -> T:
     try:
-        tree = msgpack.unpackb(data, raw=True, strict_map_key=False)
+        tree = unpack(data, items_max=len(data))
         return cast("T", _shape(tree, type_))
     except (ValueError, TypeError, RecursionError) as error:
         raise WireError(f"malformed msgpack: {str(error)[:120]}") from error

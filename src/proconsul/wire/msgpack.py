@@ -17,6 +17,8 @@ import msgpack
 from proconsul.util.errors import WireError
 
 _ITEMS_MAX = 1 << 16
+_ITEMS_TRUSTED = 256
+"""Lists of so few may be announced at every level of nesting without being there: 2 MB at most."""
 _VALUE_BYTES_MAX = 32 << 20
 
 
@@ -35,6 +37,36 @@ def unpack(data: bytes | memoryview, *, items_max: int = _ITEMS_MAX) -> Any:
     Raises `WireError` if it is malformed, has trailing bytes, or announces a container of more
     than `items_max` items.
     """
+    if items_max > _ITEMS_TRUSTED and _end_of_first(data) != len(data):
+        raise WireError("malformed msgpack: trailing bytes")
+    return _unpack_whole(data, items_max)
+
+
+def unpack_first(data: bytes, *, items_max: int = _ITEMS_MAX) -> tuple[Any, int]:
+    """Decode the first value of `data`; returns it and the offset of what follows it."""
+    end = _end_of_first(data)
+    return _unpack_whole(memoryview(data)[:end], items_max), end
+
+
+def _end_of_first(data: bytes | memoryview) -> int:
+    """Where the first value ends.
+
+    The extension allocates lists as long as announced (since 1.2 at most 10,000 items), at each of
+    1,024 levels of nesting, before it has seen an item: skipping a value, which allocates nothing,
+    shows first that all of it is there.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
+    unpacker.feed(data)
+    try:
+        unpacker.skip()
+    except msgpack.OutOfData:
+        raise WireError("malformed msgpack: truncated") from None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise WireError(f"malformed msgpack: {_reason(error)}") from error
+    return int(unpacker.tell())
+
+
+def _unpack_whole(data: bytes | memoryview, items_max: int) -> Any:
     try:
         return msgpack.unpackb(
             data,
@@ -47,21 +79,12 @@ def unpack(data: bytes | memoryview, *, items_max: int = _ITEMS_MAX) -> Any:
         raise WireError(f"malformed msgpack: {_reason(error)}") from error
 
 
-def unpack_first(data: bytes, *, items_max: int = _ITEMS_MAX) -> tuple[Any, int]:
-    """Decode the first value of `data`; returns it and the offset of what follows it."""
-    decoder = StreamDecoder(value_bytes_max=max(len(data), 1), items_max=items_max)
-    decoder.feed(data)
-    found, value = decoder.next()
-    if not found:
-        raise WireError("malformed msgpack: truncated")
-    return value, decoder.consumed
-
-
 class StreamDecoder:
     """Decodes values one after the other from a byte stream that arrives in pieces.
 
     Between values the owner may take raw bytes instead (`next_raw`), as Go's protocols do when a
-    header announces a blob. `value_bytes_max` bounds what may be fed but not yet taken.
+    header announces a blob. `value_bytes_max` bounds what may be fed but not yet taken. Keep
+    `items_max` to a few thousand: 8 bytes for each are allocated at each level of nesting (1,024).
     """
 
     __slots__ = ("_fed", "_limit", "_unpacker")

@@ -17,6 +17,7 @@ from proconsul.drivers.stream import EndOfStream, Stream, StreamError
 from proconsul.util.errors import ProconsulError, WireError
 from proconsul.wire.msgpack import StreamDecoder, as_text
 from proconsul.wire.raft import (
+    ENTRIES_MAX,
     MESSAGE_BYTES_MAX,
     AppendEntriesRequest,
     InstallSnapshotRequest,
@@ -61,7 +62,7 @@ class Connection:
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self._decoder = StreamDecoder(MESSAGE_BYTES_MAX)
+        self._decoder = StreamDecoder(MESSAGE_BYTES_MAX, ENTRIES_MAX)
 
     async def _fill(self) -> None:
         data = await self.stream.read(256 * 1024)
