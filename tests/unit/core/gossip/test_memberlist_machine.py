@@ -236,12 +236,16 @@ def test_a_suspect_that_restarted_elsewhere_is_believed() -> None:
     machine.handle_packet(_alive(5), _SOURCE, 101.0)
     machine.handle_packet(_alive(6, host=8), _SOURCE, 102.0)
     assert machine.nodes["x"].address == ("10.0.0.9", 7946)
+    # What it said of itself is remembered until something speaks against the old address.
     machine.handle_packet(ml.encode_suspect(ml.Suspect(5, "x", "y")), _SOURCE, 103.0)
-    machine.handle_packet(_alive(5, host=8), _SOURCE, 104.0)
-    assert len(delegate.conflicts) == 2
-    machine.handle_packet(_alive(6, host=8), _SOURCE, 105.0)
     assert machine.nodes["x"].address == ("10.0.0.8", 7946)
     assert machine.nodes["x"].state is NodeState.ALIVE
+    machine.handle_packet(ml.encode_dead(ml.Dead(6, "x", "y")), _SOURCE, 104.0)
+    machine.handle_packet(_alive(6, host=9), _SOURCE, 105.0)
+    assert machine.nodes["x"].state is NodeState.DEAD
+    machine.handle_packet(_alive(7, host=9), _SOURCE, 106.0)
+    assert machine.nodes["x"].address == ("10.0.0.9", 7946)
+    assert len(delegate.conflicts) == 2
 
 
 def test_where_names_lead_to_nodes_a_newer_address_is_news() -> None:

@@ -35,6 +35,7 @@ NODES_MAX = 200_000
 """Members and remembered dead; beyond it new names are ignored."""
 META_BYTES_MAX = 512
 _OUTLIVE_S = 5.0
+_CLAIM_S = 60.0
 _ALIVE, _SUSPECT, _DEAD, _LEFT = NodeState
 
 
@@ -61,6 +62,8 @@ class Membership:
         self._suspicions: dict[str, tuple[Suspicion, Timer]] = {}
         self._incarnation = 0
         self._outlive_at = float("-inf")
+        self._claims: dict[str, tuple[Alive, float]] = {}
+        """Newer incarnations at other addresses that were refused since the node seemed alive."""
         self.leaving = False
         self.awareness = Awareness(config.awareness_max_multiplier)
         self.broadcasts = BroadcastQueue(lambda: len(self.nodes), config.retransmit_mult)
@@ -152,7 +155,7 @@ class Membership:
             node.state, node.state_change = _ALIVE, now
         if old_state >= _DEAD:
             self._delegate.notify_join(node)
-        elif old_meta != m.meta:
+        elif old_meta != m.meta or reclaimed:
             self._delegate.notify_update(node)
 
     def suspect(self, m: Suspect, now: float) -> None:
@@ -187,6 +190,9 @@ class Membership:
         suspicion = Suspicion(m.source, wanted, min_s, max_s, now)
         timer = self._timers.add(suspicion.deadline, lambda at: self._expire(node, at))
         self._suspicions[m.node] = suspicion, timer
+        claim, at = self._claims.pop(m.node, (None, now))
+        if claim is not None and now - at < _CLAIM_S:
+            self.alive(claim, now)
 
     def dead(self, m: Dead, now: float, finished: Callable[[], None] | None = None) -> None:
         """`m.node` is declared dead, or, if by itself, has left."""
@@ -294,6 +300,8 @@ class Membership:
             "conflicting address for %s. Mine: %s Theirs: %s:%d Old state: %s",
             node.name, node.address, host_of(m.addr), m.port, node.state.name,
         )  # fmt: skip
+        if self._config.suspects_may_move and m.incarnation > node.incarnation:
+            self._claims[m.node] = m, now
         other = Node(m.node, m.addr, m.port, m.meta, m.versions, _ALIVE, m.incarnation)
         self._delegate.notify_conflict(node, other)
         return False
@@ -362,6 +370,7 @@ class Membership:
             aged = node.gone and now - node.state_change > keep_s
             if aged and node.name != self._config.name:
                 del self.nodes[node.name]
+                self._claims.pop(node.name, None)
             else:
                 kept.append(node)
         self._rng.shuffle(kept)
