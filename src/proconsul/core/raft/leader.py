@@ -385,6 +385,12 @@ class Leadership:
         interval = self._state.config.heartbeat_timeout_s / 10
         progress.heartbeat_at = now + self._state.rng.uniform(interval, 2 * interval)
 
+    def silences_s(self, now: float) -> list[float]:
+        """For how many seconds each other voter has not answered."""
+        state = self._state
+        others = [s.id for s in voters(state.members.latest) if s.id != state.local_id]
+        return [now - self._progress[i].last_contact for i in others if i in self._progress]
+
     def _lease_ends(self) -> float | None:
         """When a quorum will not have been heard of for a lease; None if we are the quorum."""
         state = self._state

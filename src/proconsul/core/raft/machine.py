@@ -94,6 +94,11 @@ class Raft:
         if [s.id for s in voters(self.state.members.latest)] == [self.state.local_id]:
             self._campaign(now)
 
+    def silences_s(self, now: float) -> list[float]:
+        """For how many seconds each other voter has not answered; of a leader only, else empty."""
+        leadership = self._leadership
+        return [] if leadership is None else leadership.silences_s(now)
+
     # -- calls of this server's own users, for a leader only
 
     def propose(self, items: Sequence[tuple[LogType, bytes]], now: float) -> int:

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from proconsul.core.gossip.serf import (
     Coordinate,
     Member,
     MemberEvent,
+    MemberStatus,
     QueryDone,
     QueryEvent,
     QueryParams,
@@ -39,6 +41,7 @@ from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import Stream
 from proconsul.util.clock import Rng
 from proconsul.util.errors import ProconsulError
+from proconsul.util.metrics import Labels, Metrics
 
 PoolEvent = MemberEvent | UserEvent | QueryEvent | ShutdownRequired
 """What `on_event` gets: synchronously, in order, on the loop. It must not block."""
@@ -76,10 +79,13 @@ class GossipPool:
         snapshot_path: Path | None = None,
         default_port: int | None = None,
         rng: Rng | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         """`default_port`: for join targets without one (the bound port). An advertised port of 0
-        becomes the bound one.
+        becomes the bound one. Metrics carry the pool's name (`lan`, `wan`) as the label `network`.
         """
+        self._metrics = metrics if metrics is not None else Metrics()
+        self._labels: Labels = (("network", config.log_name.rpartition(".")[2]),)
         self._config, self._transport, self._on_event = config, transport, on_event
         self._default_port = default_port
         self._rng: Rng = rng if rng is not None else random.Random()
@@ -115,7 +121,12 @@ class GossipPool:
             self._config, memberlist=memberlist, snapshot=self._file is not None
         )
         self._pump = Pump(
-            Serf(config, self._rng, previous), self._transport, self._scope, self._said
+            Serf(config, self._rng, previous),
+            self._transport,
+            self._scope,
+            self._said,
+            self._metrics,
+            self._labels,
         )
         self._pump.start()
 
@@ -335,7 +346,35 @@ class GossipPool:
             case MemberEvent() | UserEvent() | QueryEvent() | ShutdownRequired():
                 self._tell(output)
 
+    def measure(self) -> None:
+        """Put into the metrics what is a state, not an event; call it every few seconds."""
+        if self._pump is None or self._pump.closed:
+            return
+        stats, metrics, labels = self._pump.serf.stats(), self._metrics, self._labels
+        for queue, name in (("event", "Event"), ("intent", "Intent"), ("query", "Query")):
+            metrics.sample(f"consul.serf.queue.{name}", int(stats[f"{queue}_queue"]), labels)
+        metrics.gauge("consul.memberlist.health.score", int(stats["health_score"]), labels)
+        dropped = getattr(self._transport, "dropped", 0)
+        metrics.gauge("consul.memberlist.udp.dropped", dropped, labels)
+        counts = Counter(member.status for member in self.members())
+        for status in MemberStatus:
+            labelled = (*labels, ("status", status.name.lower()))
+            metrics.gauge("consul.serf.members", counts[status], labelled)
+
+    def _count(self, event: PoolEvent) -> None:
+        match event:
+            case MemberEvent(kind, members):
+                name = f"consul.serf.member.{kind.name.lower()}"
+                self._metrics.incr(name, len(members), self._labels)
+            case UserEvent():
+                self._metrics.incr("consul.serf.events", 1, self._labels)
+            case QueryEvent():
+                self._metrics.incr("consul.serf.queries", 1, self._labels)
+            case ShutdownRequired():
+                pass
+
     def _tell(self, event: PoolEvent) -> None:
+        self._count(event)
         if self._on_event is None:
             return
         try:

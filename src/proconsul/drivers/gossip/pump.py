@@ -25,6 +25,7 @@ from proconsul.drivers.gossip.transport import Address, GossipTransport
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import Stream, StreamError
 from proconsul.util.errors import ProconsulError
+from proconsul.util.metrics import Labels, Metrics
 
 STREAM_GRACE_S = 5.0
 """The machine times its streams itself; this much later the driver ends what did not flush."""
@@ -39,9 +40,12 @@ class Pump:
         transport: GossipTransport,
         scope: TaskScope,
         on_output: Callable[[SerfOutput | JoinDone | LeaveDone], None],
+        metrics: Metrics,
+        labels: Labels,
     ) -> None:
         self.serf = serf
         self.closed = False
+        self._metrics, self._labels = metrics, labels
         self._transport, self._scope, self._on_output = transport, scope, on_output
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -87,9 +91,11 @@ class Pump:
     def _do(self, output: Output) -> None:
         match output:
             case SendPacket(node, address, data):
+                self._metrics.incr("consul.memberlist.udp.sent", len(data), self._labels)
                 self._transport.send_packet(node, address, data)
             case WriteStream(sid, data):
                 if (stream := self._streams.get(sid)) is not None:
+                    self._metrics.incr("consul.memberlist.tcp.sent", len(data), self._labels)
                     stream.write(data)
             case CloseStream(sid):
                 if (stream := self._streams.pop(sid, None)) is not None:
@@ -103,6 +109,7 @@ class Pump:
     def packet(self, data: bytes, source: Address) -> None:
         """A datagram arrived."""
         if not self.closed:
+            self._metrics.incr("consul.memberlist.udp.received", len(data), self._labels)
             self.serf.handle_packet(data, source, self._loop.time())
             self.run()
 
@@ -110,6 +117,7 @@ class Pump:
         """Serve a stream that a peer opened, until it ends."""
         if self.closed:
             return
+        self._metrics.incr("consul.memberlist.tcp.accept", 1, self._labels)
         sid, self._accepted_sid = self._accepted_sid, self._accepted_sid + 2
         gossip = self._gossip_stream(sid)
         now = self._loop.time()
@@ -119,6 +127,7 @@ class Pump:
         await self._run_stream(sid, gossip, stream, deadline)
 
     async def _run_opened(self, order: OpenStream, gossip: GossipStream) -> None:
+        self._metrics.incr("consul.memberlist.tcp.connect", 1, self._labels)
         try:
             stream = await self._transport.open_stream(order.node, order.address, order.deadline)
         except (ProconsulError, OSError, TimeoutError) as error:

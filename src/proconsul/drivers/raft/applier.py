@@ -18,6 +18,7 @@ from proconsul.wire.raft import Configuration, LogType
 if TYPE_CHECKING:
     from proconsul.core.raft.log import Log
     from proconsul.drivers.raft.snapshots import Snapshot
+    from proconsul.util.metrics import Metrics
 
 log = logging.getLogger("proconsul.raft")
 
@@ -56,8 +57,8 @@ class Halted(RaftError):
 class Applier:
     """Where the state machine stands, and who waits for which index."""
 
-    def __init__(self, fsm: Fsm, on_failure: Callable[[Exception], None]) -> None:
-        self._fsm = fsm
+    def __init__(self, fsm: Fsm, on_failure: Callable[[Exception], None], metrics: Metrics) -> None:
+        self._fsm, self._metrics = fsm, metrics
         self._on_failure = on_failure
         self._log: Log | None = None
         self._commit = 0
@@ -74,7 +75,10 @@ class Applier:
 
     def restore(self, snapshot: Snapshot, reader: BinaryIO) -> None:
         """Jump to a snapshot."""
+        clock = asyncio.get_running_loop().time
+        started = clock()
         self._fsm.restore(reader)
+        self._metrics.sample("consul.raft.fsm.restore", (clock() - started) * 1000)
         meta = snapshot.meta
         self.index, self.term = meta.index, meta.term
         self.configuration, self.configuration_index = meta.configuration, meta.configuration_index
@@ -124,7 +128,8 @@ class Applier:
     def _run(self) -> None:
         self._scheduled = None
         loop = asyncio.get_running_loop()
-        until = loop.time() + SLICE_S
+        started, first = loop.time(), self.index
+        until = started + SLICE_S
         assert self._log is not None
         try:
             while self.index < self._commit:
@@ -135,6 +140,11 @@ class Applier:
         except Exception as error:
             log.exception("raft halted: entry %d cannot be applied", self.index + 1)
             self._on_failure(error)
+        finally:
+            if self.index > first:
+                took_ms = (loop.time() - started) * 1000
+                self._metrics.sample("consul.raft.fsm.applyBatch", took_ms)
+                self._metrics.sample("consul.raft.fsm.applyBatchNum", self.index - first)
 
     def _apply(self, raft_log: Log) -> None:
         index = self.index + 1

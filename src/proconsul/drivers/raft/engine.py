@@ -30,6 +30,7 @@ from proconsul.drivers.raft.store import Store
 from proconsul.drivers.raft.transport import Transport
 from proconsul.drivers.scope import TaskScope
 from proconsul.util.errors import ProconsulError
+from proconsul.util.metrics import Metrics
 from proconsul.wire.raft import AppendEntriesRequest, Request, Response
 
 log = logging.getLogger("proconsul.raft")
@@ -48,10 +49,16 @@ class Engine:
     """Runs one machine. `core` is there from `start` on."""
 
     def __init__(
-        self, scope: TaskScope, transport: Transport, store: Store, applier: Applier, hooks: Hooks
+        self,
+        scope: TaskScope,
+        transport: Transport,
+        store: Store,
+        applier: Applier,
+        hooks: Hooks,
+        metrics: Metrics,
     ) -> None:
         self.scope, self.transport, self.applier = scope, transport, applier
-        self._store, self._hooks = store, hooks
+        self._store, self._hooks, self._metrics = store, hooks, metrics
         self.disk = ThreadPoolExecutor(1, thread_name_prefix="raft-disk")
         self.core: Raft | None = None
         self.send_snapshot: Callable[[Send], Coroutine[Any, Any, None]] | None = None
@@ -152,10 +159,13 @@ class Engine:
         self._writing = True
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(self.disk, self._store.write, batch)
-        future.add_done_callback(lambda done: self._after_write(done, batch))
+        started = self.now()
+        future.add_done_callback(lambda done: self._after_write(done, batch, started))
 
-    def _after_write(self, done: asyncio.Future[None], batch: list[Output]) -> None:
+    def _after_write(self, done: asyncio.Future[None], batch: list[Output], started: float) -> None:
         self._writing = False
+        name = "leader.dispatchLog" if self._leading else "rpc.appendEntries.storeLogs"
+        self._metrics.sample(f"consul.raft.{name}", (self.now() - started) * 1000)
         if self.stopped or done.cancelled():
             return
         if (error := done.exception()) is not None:
@@ -191,6 +201,7 @@ class Engine:
         match event:
             case RoleChanged(role, term):
                 log.info("entering %s state, term %d", role.value.lower(), term)
+                self._metrics.incr(f"consul.raft.state.{role.value.lower()}")
                 was = self._leading
                 self._leading = role is Role.LEADER
                 if was and role is not Role.LEADER:

@@ -32,6 +32,7 @@ from proconsul.drivers.raft.store import Store
 from proconsul.drivers.raft.transport import Transport
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import Stream
+from proconsul.util.metrics import Metrics
 from proconsul.wire.raft import (
     Configuration,
     InstallSnapshotRequest,
@@ -83,13 +84,17 @@ class RaftNode:
         on_leadership: Callable[[bool], None] | None = None,
         on_leader: Callable[[str, str], None] | None = None,
         on_failure: Callable[[Exception], None] | None = None,
+        metrics: Metrics | None = None,
         seed: int | None = None,
     ) -> None:
         self._config, self._store, self._snapshots = config, store, snapshots
         self._rng = random.Random(seed)
-        self._applier = Applier(fsm, self._failed)
+        self._metrics = metrics if metrics is not None else Metrics()
+        self._applier = Applier(fsm, self._failed, self._metrics)
         hooks = Hooks(on_leadership, on_leader, on_failure)
-        self._engine = Engine(TaskScope("raft"), transport, store, self._applier, hooks)
+        self._engine = Engine(
+            TaskScope("raft"), transport, store, self._applier, hooks, self._metrics
+        )
         self._snapshotter = Snapshotter(self._engine, snapshots, self._rng)
         self._engine.send_snapshot = self._snapshotter.send
         self._proposals: list[tuple[LogType, bytes, asyncio.Future[object]]] = []
@@ -167,6 +172,17 @@ class RaftNode:
         heard = self._engine.running().state.last_contact
         return None if heard is None else asyncio.get_running_loop().time() - heard
 
+    def measure(self) -> None:
+        """Put into the metrics what is a state, not an event; call it every few seconds."""
+        core, metrics = self._engine.core, self._metrics
+        if core is None or self._engine.stopped:
+            return
+        for silence_s in core.silences_s(self._engine.now()):
+            metrics.sample("consul.raft.leader.lastContact", silence_s * 1000)
+        metrics.gauge("consul.raft.last_index", core.state.log.last_index)
+        metrics.gauge("consul.raft.applied_index", self._applier.index)
+        metrics.gauge("consul.raft.fsm.pending", max(self._applier.pending, 0))
+
     def configuration(self) -> tuple[Configuration, int]:
         """The latest members and the index of the entry that says so."""
         members = self._engine.running().state.members
@@ -199,6 +215,7 @@ class RaftNode:
 
     async def verify_leader(self, deadline: float) -> None:
         """Make sure by a quorum that this server leads now. Raises `NotLeader`, `ApplyTimeout`."""
+        self._metrics.incr("consul.raft.verify_leader")
         future: asyncio.Future[bool] = self._future()
         self._engine.running().verify(future, self._engine.now())
         self._engine.pump()
@@ -280,7 +297,13 @@ class RaftNode:
         if not self._proposals:
             asyncio.get_running_loop().call_soon(self._flush_proposals)
         self._proposals.append((kind, data, future))
-        return await self._wait(future, deadline, what)
+        self._metrics.incr(
+            "consul.raft.apply" if kind is LogType.COMMAND else "consul.raft.barrier"
+        )
+        started = self._engine.now()
+        result = await self._wait(future, deadline, what)
+        self._metrics.sample("consul.raft.commitTime", (self._engine.now() - started) * 1000)
+        return result
 
     def _flush_proposals(self) -> None:
         proposals, self._proposals = self._proposals, []
@@ -292,6 +315,7 @@ class RaftNode:
                 if not future.done():
                     future.set_exception(error)
             return
+        self._metrics.gauge("consul.raft.leader.dispatchNumLogs", len(proposals))
         for i, (_, _, future) in enumerate(proposals):
             self._applier.wait(first + i, future)
         self._engine.pump()

@@ -36,6 +36,7 @@ from proconsul.util.metrics import Metrics
 log = logging.getLogger("proconsul.client")
 
 PING_S = 3.0
+MEASURE_S = 5.0
 LAN_SNAPSHOT = "serf/local.snapshot"
 
 
@@ -67,6 +68,7 @@ class Client:
             log_name="serf.lan",
             snapshot=config.data_dir / LAN_SNAPSHOT if config.data_dir else None,
             rejoin_after_leave=config.rejoin_after_leave,
+            metrics=metrics,
         )
         self.wan: GossipPool | None = None
         self._scope = TaskScope("client")
@@ -77,6 +79,12 @@ class Client:
         """Bind and become a member."""
         await self.lan.start()
         _ = self._scope.supervise("router", self._rebalance)
+        _ = self._scope.supervise("metrics", self._measure)
+
+    async def _measure(self) -> None:
+        while True:
+            self.lan.measure()
+            await asyncio.sleep(MEASURE_S)
 
     async def _rebalance(self) -> None:
         await self.router.rebalance_forever(self._ping, lambda: len(self.lan.members()))

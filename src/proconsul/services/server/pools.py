@@ -9,6 +9,7 @@ from proconsul.core.gossip.serf import Member, SerfConfig
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.gossip.transport import GossipTransport
 from proconsul.services.server.config import GossipSettings
+from proconsul.util.metrics import Metrics
 
 SERF_RECONNECT_S = 3 * 24 * 3600.0
 LEAVE_PROPAGATE_S = 3.0
@@ -25,6 +26,7 @@ def make_pool(
     log_name: str,
     snapshot: Path | None,
     rejoin_after_leave: bool,
+    metrics: Metrics,
 ) -> GossipPool:
     """A pool that is not started yet. `snapshot` is the file from which it rejoins."""
     if snapshot is not None:
@@ -39,4 +41,4 @@ def make_pool(
         rejoin_after_leave=rejoin_after_leave,
         merge=merge,
     )
-    return GossipPool(config, transport, on_event=on_event, snapshot_path=snapshot)
+    return GossipPool(config, transport, on_event=on_event, snapshot_path=snapshot, metrics=metrics)

@@ -82,6 +82,7 @@ log = logging.getLogger("proconsul.server")
 APPLY_S = 30.0
 VERIFY_S = 10.0
 LEAD_AGAIN_S = 1.0
+MEASURE_S = 5.0
 COMMAND_BYTES_MAX = 8 << 20
 """Of one Raft entry. A replica that lags has to get it within a heartbeat's time, or elections
 follow; Consul splits what exceeds 512 KB, and its own limits keep requests far below this."""
@@ -107,6 +108,7 @@ class Server:
         self.blocking_limits = BlockingLimits(config.default_query_s, config.max_query_s)
         self.ready_for_consistent_reads = False
         self.is_leaving = False
+        self._everyone = AllowAll()
         self._on_member_event, self._on_failure = on_member_event, on_failure
         self._scope = TaskScope("server")
         self._fsm = RaftFsm()
@@ -159,6 +161,7 @@ class Server:
             log_name="serf.lan",
             snapshot=config.data_dir / LAN_SNAPSHOT if config.data_dir else None,
             rejoin_after_leave=config.rejoin_after_leave,
+            metrics=self.metrics,
         )
 
     def _wan_pool(self) -> GossipPool | None:
@@ -175,6 +178,7 @@ class Server:
             log_name="serf.wan",
             snapshot=config.data_dir / WAN_SNAPSHOT if config.data_dir else None,
             rejoin_after_leave=config.rejoin_after_leave,
+            metrics=self.metrics,
         )
 
     def _raft_node(self) -> RaftNode:
@@ -191,6 +195,7 @@ class Server:
             on_leadership=self._leadership_changed,
             on_leader=self._leader_changed,
             on_failure=self._on_failure,
+            metrics=self.metrics,
         )
 
     def _table(self) -> EndpointTable:
@@ -263,7 +268,16 @@ class Server:
         supervise = self._scope.supervise
         _ = supervise("coordinates", self._flush_coordinates)
         _ = supervise("router", self._rebalance)
+        _ = supervise("metrics", self._measure)
         self._started.set()
+
+    async def _measure(self) -> None:
+        while True:
+            self.raft.measure()
+            for pool in (self.lan, self.wan):
+                if pool is not None:
+                    pool.measure()
+            await asyncio.sleep(MEASURE_S)
 
     async def _flush_coordinates(self) -> None:
         await self._coordinates.flush_forever(self.config.coordinate_update_s)
@@ -476,7 +490,7 @@ class Server:
 
     def resolve_token(self, _token: str) -> Authorizer:
         """Rights of a token; without ACLs everyone may do everything."""
-        return AllowAll()
+        return self._everyone
 
     def contact(self) -> tuple[bool, int]:
         """See `EndpointServer.contact`."""
