@@ -54,6 +54,11 @@ class Store:
         """The highest index of any table; 0 if nothing was ever written."""
         return max(self._tables.index.values(), default=0)
 
+    @property
+    def version(self) -> int:
+        """Changes with every commit: what was read under the same version is still true."""
+        return self._watches.version
+
     def autopilot(self) -> Answer[AutopilotConfig | None]:
         row = self._tables.autopilot.get(_ONLY)
         return Answer(row.modify_index if row else 1, row, Watch(self._watches, (AUTOPILOT,)))

@@ -94,13 +94,6 @@ def accepts_gzip(value: str) -> bool:
     return False
 
 
-def compress(response: Response) -> None:
-    """Replace the body of `response` by its gzip form."""
-    if response.body:
-        response.body = gzip.compress(response.body, GZIP_LEVEL, mtime=0)
-        response.head += b"Content-Encoding: gzip\r\n"
-
-
 class SharedEncodings:
     """Encoded answers to the questions asked lately, so that many askers cost one encoding.
 
@@ -113,6 +106,7 @@ class SharedEncodings:
         self._entries: OrderedDict[object, tuple[int, object, bytes]] = OrderedDict()
         self._entries_max, self._bytes_max = entries_max, bytes_max
         self._bytes = 0
+        self._last_zipped = (b"", b"")
         self.hits = 0
 
     def encoded(
@@ -136,6 +130,20 @@ class SharedEncodings:
             _, (_, _, dropped) = self._entries.popitem(last=False)
             self._bytes -= len(dropped)
         return body
+
+    def compress(self, response: Response) -> None:
+        """Replace the body of `response` by its gzip form.
+
+        That of the last body is kept: a crowd that waits for one change gets one body in a row.
+        """
+        plain, zipped = self._last_zipped
+        if not response.body:
+            return
+        if plain is not response.body:
+            plain, zipped = response.body, gzip.compress(response.body, GZIP_LEVEL, mtime=0)
+            self._last_zipped = (plain, zipped)
+        response.body = zipped
+        response.head += b"Content-Encoding: gzip\r\n"
 
 
 def question(ask: Ask) -> object:

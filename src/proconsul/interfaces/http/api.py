@@ -18,7 +18,6 @@ from proconsul.interfaces.http.answers import (
     VARY_HEAD,
     SharedEncodings,
     accepts_gzip,
-    compress,
     go_json,
     indented,
     meta_head,
@@ -236,7 +235,7 @@ class HttpApi:
         response.head = self._route_head + response.head
         encoding = request.header(b"accept-encoding")
         if encoding and response.stream is None and accepts_gzip(encoding):
-            compress(response)
+            self.encodings.compress(response)
         timer = self._timers.get((request.method, route.pattern))
         if timer is None:
             timer = self._timer(request.method, route.pattern)

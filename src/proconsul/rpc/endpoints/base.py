@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
+from proconsul.domain.acl import Authorizer
 from proconsul.domain.errors import DomainError
 from proconsul.domain.messages import MessageType
 from proconsul.domain.options import QueryMeta, QueryOptions
 from proconsul.rpc.blocking import BlockingLimits, block, wait_s
+from proconsul.rpc.shared_reads import SharedReads
 from proconsul.state.store import Store
 from proconsul.state.watch import Answer
 from proconsul.util.clock import Rng
@@ -49,6 +51,29 @@ class EndpointServer(Protocol):
         ...
 
 
+class Sharing(NamedTuple):
+    """Beside its fields, what makes two requests one question."""
+
+    reads: SharedReads
+    method: str
+    authorizer: Authorizer
+
+    def of(
+        self,
+        store: Store,
+        options: QueryOptions,
+        query: Callable[[], Answer[T]],
+        build: Callable[[T], dict[str, Any]],
+    ) -> Callable[[], Answer[dict[str, Any]]]:
+        """`query` and `build` as one query, evaluated once for all who share it."""
+
+        def evaluate() -> Answer[dict[str, Any]]:
+            index, value, watch = query()
+            return Answer(index, build(value), watch)
+
+        return lambda: self.reads.shared(store, self.method, options, self.authorizer, evaluate)
+
+
 class RequestError(DomainError):
     """A request that makes no sense; the text is Consul's."""
 
@@ -65,8 +90,12 @@ async def read(
     query: Callable[[], Answer[T]],
     build: Callable[[T], dict[str, Any]],
     response: type[M],
+    sharing: Sharing | None = None,
 ) -> M:
-    """Answer a possibly blocking query; `build` gives the response's fields from the value."""
+    """Answer a possibly blocking query; `build` gives the response's fields from the value.
+
+    With `sharing`, all who ask the same share what `query` and `build` give.
+    """
     server.metrics.incr("consul.rpc.query", 1)
     if options.filter:
         raise RequestError(
@@ -74,10 +103,15 @@ async def read(
             "leave out the filter parameter"
         )
     if options.require_consistent:
+        server.metrics.incr("consul.rpc.consistentRead", 1)
         await server.consistent_read()
     if options.min_query_index:
         timeout = wait_s(options.max_query_time_ns, server.blocking_limits, server.rng)
     else:
         timeout = 0.0
-    index, value = await block(query, options.min_query_index, timeout)
-    return response(**build(value), **meta(server, index))
+    if sharing is None:
+        index, value = await block(query, options.min_query_index, timeout)
+        return response(**build(value), **meta(server, index))
+    shared = sharing.of(server.store, options, query, build)
+    index, fields = await block(shared, options.min_query_index, timeout)
+    return response(**fields, **meta(server, index))

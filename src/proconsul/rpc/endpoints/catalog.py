@@ -13,8 +13,9 @@ from proconsul.domain.definitions import multierror
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
 from proconsul.domain.validate import check_service, wrong_uuid
-from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
 from proconsul.rpc.methods import METHODS, Empty
+from proconsul.rpc.shared_reads import SharedReads
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.state.watch import Answer
 
@@ -27,6 +28,7 @@ class Catalog:
 
     def __init__(self, server: EndpointServer, datacenters: Callable[[], list[str]]) -> None:
         self._server, self._datacenters = server, datacenters
+        self._reads = SharedReads()
 
     async def register(self, request: c.RegisterRequest, call: Call) -> Empty:
         if not request.node:
@@ -96,6 +98,7 @@ class Catalog:
             lambda: self._server.store.catalog.nodes(request.node_meta_filters),
             lambda nodes: {"nodes": [n for n in nodes if may(n.node)]},
             c.IndexedNodes,
+            Sharing(self._reads, "ListNodes", call.authorizer),
         )
 
     async def list_services(self, request: o.DCSpecificRequest, call: Call) -> c.IndexedServices:
@@ -106,6 +109,7 @@ class Catalog:
             lambda: self._server.store.catalog.services(request.node_meta_filters),
             lambda found: {"services": {n: tags for n, tags in found.items() if may(n)}},
             c.IndexedServices,
+            Sharing(self._reads, "ListServices", call.authorizer),
         )
 
     async def service_list(self, request: o.DCSpecificRequest, call: Call) -> c.IndexedServiceList:
@@ -147,6 +151,7 @@ class Catalog:
                 ]
             },
             c.IndexedServiceNodes,
+            Sharing(self._reads, "ServiceNodes", may),
         )
 
     async def node_services(

@@ -8,9 +8,10 @@ from typing import Any
 from proconsul.domain import catalog as c
 from proconsul.domain import options as o
 from proconsul.domain.acl import Authorizer
-from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
 from proconsul.rpc.endpoints.catalog import wanted_tags
 from proconsul.rpc.methods import METHODS
+from proconsul.rpc.shared_reads import SharedReads
 from proconsul.rpc.table import Call, Endpoint, Requires
 
 
@@ -19,6 +20,7 @@ class Health:
 
     def __init__(self, server: EndpointServer) -> None:
         self._server = server
+        self._reads = SharedReads()
 
     async def checks_in_state(
         self, request: o.ChecksInStateRequest, call: Call
@@ -57,6 +59,7 @@ class Health:
             ),
             lambda rows: _allowed_checks(rows, call.authorizer),
             c.IndexedHealthChecks,
+            Sharing(self._reads, "ServiceChecks", call.authorizer),
         )
 
     async def service_nodes(
@@ -86,6 +89,7 @@ class Health:
             ),
             build,
             c.IndexedCheckServiceNodes,
+            Sharing(self._reads, "ServiceNodes", may),
         )
 
 
