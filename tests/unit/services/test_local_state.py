@@ -21,7 +21,9 @@ def test_checks_take_node_and_service_from_their_owner() -> None:
 
 def test_unknown_ids_are_refused_in_the_references_words() -> None:
     state = _state()
-    with pytest.raises(LocalStateError, match=r'Unknown service "x"\. Ensure that the service ID is'):
+    with pytest.raises(
+        LocalStateError, match=r'Unknown service "x"\. Ensure that the service ID is'
+    ):
         state.remove_service("x")
     with pytest.raises(LocalStateError, match='Unknown check "x"'):
         state.remove_check("x")
