@@ -13,10 +13,16 @@ from proconsul.domain import errors, kv
 from proconsul.domain import options as o
 from proconsul.drivers.gossip.pool import JoinError
 from proconsul.services.server import leader as leader_module
+from proconsul.services.server import pools
 from proconsul.services.server import server as server_module
 from proconsul.services.server.server import Server
 from proconsul.util.errors import ConfigError, ProconsulError
 from proconsul.util.metrics import Metrics
+
+
+@pytest.fixture(autouse=True)
+def _quick_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pools, "LEAVE_PROPAGATE_S", 0.2)
 
 
 def _run(test: Callable[[], Awaitable[None]]) -> None:

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from proconsul.domain import catalog as c
+from proconsul.domain import errors, federation, kv
+from proconsul.domain.acl import AllowAll, Authorizer
+from proconsul.domain.base import decode, encode
+from proconsul.drivers.stream import PeerInfo
+from proconsul.rpc import forward
+from proconsul.rpc.dialer import Destination, Hop, HopError
+from proconsul.rpc.forward import ForwardConfig, Forwarder
+from proconsul.rpc.methods import METHODS, Empty
+from proconsul.rpc.table import Call, Endpoint, EndpointTable, Requires, UnknownMethod
+from proconsul.util.errors import ProconsulError, WireError
+from proconsul.util.metrics import Metrics
+
+HERE = kv.KeyRequest(datacenter="dc1", key="a")
+THERE = kv.KeyRequest(datacenter="dc2", key="a")
+WRITE = kv.KVSRequest(datacenter="dc2", op=kv.KV_SET, dir_ent=kv.DirEntry.of("a"))
+ANSWER = kv.IndexedDirEntries(index=7, entries=[kv.DirEntry.of("a")])
+PEER = PeerInfo(("192.0.2.1", 99))
+
+
+class _RemoteError(ProconsulError):
+    is_remote = True
+
+
+class _LostError(ProconsulError):
+    """The connection broke; `safe` if before anything was sent."""
+
+    def __init__(self, *, safe: bool) -> None:
+        super().__init__("EOF")
+        self.safe_to_retry = safe
+
+
+@dataclass
+class _Server:
+    """`Forwarding` by hand. `outcomes` are what `send` does, in turn; the last one repeats."""
+
+    is_leader: bool = False
+    is_leaving: bool = False
+    heard: bool = True
+    led_by: Destination | None = None
+    known: dict[str, list[Destination]] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    outcomes: list[bytes | Exception] = field(default_factory=list)
+    sent: list[tuple[Destination, str, bytes]] = field(default_factory=list)
+    failed: list[Destination] = field(default_factory=list)
+    on_send: Callable[[], None] = lambda: None
+
+    def heard_from_leader(self) -> bool:
+        return self.heard
+
+    def leader(self) -> Destination | None:
+        return self.led_by
+
+    def servers(self, datacenter: str) -> list[Destination]:
+        return self.known.get(datacenter, [])
+
+    def knows_datacenter(self, datacenter: str) -> bool:
+        return datacenter in self.names
+
+    def failed_server(self, to: Destination) -> None:
+        self.failed.append(to)
+
+    async def send(self, to: Destination, method: str, body: bytes, deadline: float) -> bytes:
+        assert deadline > asyncio.get_running_loop().time()
+        outcome = self.outcomes[min(len(self.sent), len(self.outcomes) - 1)]
+        self.sent.append((to, method, body))
+        self.on_send()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def resolve_token(self, token: str) -> Authorizer:
+        return AllowAll()
+
+
+def _to(node: str, datacenter: str = "dc1") -> Destination:
+    return Destination(datacenter, node, ("127.0.0.1", 8300))
+
+
+def _forwarder(server: _Server, *, hold_s: float = 0.1, datacenter: str = "dc1") -> Forwarder:
+    async def get(_request: Any, call: Call) -> Any:
+        return ANSWER
+
+    async def apply(_request: Any, call: Call) -> Any:
+        return True
+
+    async def roots(_request: Any, call: Call) -> Any:
+        await asyncio.sleep(0)
+        return Empty()
+
+    table = EndpointTable(
+        [
+            Endpoint(METHODS["KVS.Get"], Requires.KEY_READ, get),
+            Endpoint(METHODS["KVS.Apply"], Requires.KEY_WRITE, apply),
+            Endpoint(METHODS["FederationState.Apply"], Requires.OPERATOR_WRITE, apply),
+            Endpoint(METHODS["Status.Ping"], Requires.NOTHING, roots),
+        ]
+    )
+    config = ForwardConfig(datacenter, "dc1", hold_s)
+    return Forwarder(config, server, table, Metrics(), random.Random(0))
+
+
+def _call(forwarder: Forwarder, name: str, request: Any) -> Any:
+    return asyncio.run(forwarder.call(name, request))
+
+
+def test_the_leader_answers_itself_from_process_and_network() -> None:
+    server = _Server(is_leader=True)
+    forwarder = _forwarder(server)
+    assert _call(forwarder, "KVS.Get", HERE) == ANSWER
+    assert forwarder.try_call("KVS.Get", HERE) == ANSWER
+    body = asyncio.run(forwarder.dispatch("KVS.Get", encode(HERE), PEER))
+    assert decode(body, kv.IndexedDirEntries) == ANSWER
+    assert not server.sent
+
+
+def test_malformed_calls_are_the_callers_fault() -> None:
+    forwarder = _forwarder(_Server(is_leader=True))
+    for name, text in (
+        ("KVS.Nothing", "rpc: can't find method KVS.Nothing"),
+        ("Nothing.Get", "rpc: can't find service Nothing.Get"),
+        ("nonsense", "rpc: service/method request ill-formed: nonsense"),
+    ):
+        with pytest.raises(UnknownMethod, match=text):
+            asyncio.run(forwarder.dispatch(name, b"", PEER))
+    with pytest.raises(WireError):
+        asyncio.run(forwarder.dispatch("KVS.Get", b"\xc1", PEER))
+
+
+def test_what_has_to_wait_is_not_tried() -> None:
+    forwarder = _forwarder(_Server(is_leader=True))
+    assert forwarder.try_call("KVS.Apply", WRITE) is None
+    assert forwarder.try_call("Status.Ping", None) is None
+    assert forwarder.try_call("KVS.Get", THERE) is None
+    for waits in ({"min_query_index": 3}, {"require_consistent": True}):
+        request = kv.KeyRequest(datacenter="dc1", key="a", **waits)
+        assert forwarder.try_call("KVS.Get", request) is None
+
+
+def test_followers_forward_and_answer_stale_reads_once_in_step() -> None:
+    server = _Server(led_by=_to("s1"), outcomes=[encode(ANSWER)])
+    forwarder = _forwarder(server)
+    assert _call(forwarder, "KVS.Get", HERE) == ANSWER
+    assert server.sent == [(_to("s1"), "KVS.Get", encode(HERE))]
+    stale = kv.KeyRequest(datacenter="dc1", key="a", allow_stale=True)
+    assert forwarder.try_call("KVS.Get", stale) == ANSWER
+    server.heard = False
+    assert forwarder.try_call("KVS.Get", stale) is None
+
+
+def test_without_a_leader_calls_are_held_and_then_refused() -> None:
+    server = _Server()
+    forwarder = _forwarder(server, hold_s=0.05)
+    with pytest.raises(errors.NoLeaderError):
+        _call(forwarder, "KVS.Get", HERE)
+
+    async def elected() -> Any:
+        asyncio.get_running_loop().call_later(0.02, setattr, server, "is_leader", True)
+        return await _forwarder(server, hold_s=5.0).call("KVS.Get", HERE)
+
+    assert asyncio.run(elected()) == ANSWER
+    server.is_leaving = True
+    with pytest.raises(errors.NoLeaderError):
+        _call(forwarder, "KVS.Get", HERE)
+
+
+@pytest.mark.parametrize(
+    ("failure", "write_again", "read_again"),
+    [
+        (HopError(Hop.DIAL, "dc1", "refused"), True, True),
+        (_RemoteError("No cluster leader"), True, True),
+        (_RemoteError("rpc error: something else"), False, False),
+        (_LostError(safe=True), True, True),
+        (_LostError(safe=False), False, True),
+        (TimeoutError(), False, True),
+    ],
+)
+def test_only_what_cannot_happen_twice_is_repeated(
+    failure: Exception, *, write_again: bool, read_again: bool
+) -> None:
+    write = kv.KVSRequest(datacenter="dc1", op=kv.KV_SET, dir_ent=kv.DirEntry.of("a"))
+    for name, request, answer, again in (
+        ("KVS.Apply", write, True, write_again),
+        ("KVS.Get", HERE, ANSWER, read_again),
+    ):
+        server = _Server(led_by=_to("s1"), outcomes=[failure, encode(answer)])
+        if again:
+            assert _call(_forwarder(server), name, request) == answer
+        else:
+            with pytest.raises(type(failure)):
+                _call(_forwarder(server), name, request)
+        assert len(server.sent) == 1 + again
+
+
+def test_other_datacenters_servers_are_tried_in_turn() -> None:
+    servers = [_to(f"s{i}", "dc2") for i in range(5)]
+    failure = HopError(Hop.DIAL, "dc2", "refused")
+    server = _Server(known={"dc2": servers}, outcomes=[failure, encode(ANSWER)])
+    assert _call(_forwarder(server), "KVS.Get", THERE) == ANSWER
+    assert [to for to, _, _ in server.sent] == servers[:2]
+    assert server.failed == servers[:1]
+
+    server = _Server(known={"dc2": servers}, outcomes=[failure])
+    with pytest.raises(HopError):
+        _call(_forwarder(server), "KVS.Get", THERE)
+    assert len(server.sent) == forward.CROSS_DC_SERVERS_MAX
+
+    server = _Server(known={"dc2": servers}, outcomes=[TimeoutError()])
+    with pytest.raises(ProconsulError, match="RPC deadline exceeded"):
+        _call(_forwarder(server), "KVS.Apply", WRITE)
+    assert len(server.sent) == 1
+
+    server = _Server(known={"dc2": servers}, outcomes=[_RemoteError("Permission denied")])
+    with pytest.raises(_RemoteError):
+        _call(_forwarder(server), "KVS.Get", THERE)
+    assert not server.failed
+
+
+def test_datacenters_without_servers_are_told_apart() -> None:
+    server = _Server(names={"dc2"})
+    forwarder = _forwarder(server)
+    with pytest.raises(errors.DatacenterNotAvailableError):
+        _call(forwarder, "KVS.Get", THERE)
+    for number in range(forward.COMPLAINTS_MAX + 10):
+        with pytest.raises(errors.NoPathToDatacenterError):
+            _call(forwarder, "KVS.Get", kv.KeyRequest(datacenter=f"x{number}"))
+    assert len(forwarder._complained) <= forward.COMPLAINTS_MAX
+
+
+def test_federation_states_are_written_in_the_primary() -> None:
+    request = federation.FederationStateRequest(
+        datacenter="dc2", state=federation.FederationState(datacenter="dc2")
+    )
+    server = _Server(is_leader=True, known={"dc1": [_to("p")]}, outcomes=[encode(True)])
+    secondary = _forwarder(server, datacenter="dc2")
+    assert _call(secondary, "FederationState.Apply", request) is True
+    asyncio.run(secondary.dispatch("FederationState.Apply", encode(request), PEER))
+    for _, _, body in server.sent:
+        assert decode(body, federation.FederationStateRequest).datacenter == "dc1"
+    assert asyncio.run(secondary.call_datacenter("KVS.Apply", "dc1", WRITE)) is True
+
+
+def test_an_endpoint_is_defined_once() -> None:
+    async def handler(_request: Any, _call: Call) -> Any:
+        return c.IndexedNodes()
+
+    endpoint = Endpoint(METHODS["KVS.Get"], Requires.KEY_READ, handler)
+    with pytest.raises(ValueError, match=r"KVS\.Get is defined twice"):
+        EndpointTable([endpoint, endpoint])
+    assert list(EndpointTable([endpoint])) == [endpoint]
