@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
-import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from proconsul.app.worlds import netns_rules
+from proconsul.app.worlds.netns_network import NetnsNetwork
 from proconsul.app.worlds.spec import Host
 from proconsul.app.worlds.waiting import Missing, until
 from proconsul.app.worlds.world import World
@@ -88,8 +90,13 @@ def cluster_stat(world: World, gateway: Host, pattern: str) -> int:
 
 
 def counter(world: World, host: Host, name: str) -> float:
-    """The total of a counter of an agent, over all labels, from its Prometheus metrics."""
-    text = world.api(host).request("GET", "/v1/agent/metrics?format=prometheus")[2].decode()
+    """The total of a counter of an agent, over all labels, from its Prometheus metrics.
+
+    They need `telemetry.prometheus_retention_time`.
+    """
+    status, _, body = world.api(host).request("GET", "/v1/agent/metrics?format=prometheus")
+    text = body.decode()
+    assert status == 200, text
     wanted = name.replace(".", "_")
     total = 0.0
     for line in text.splitlines():
@@ -107,8 +114,6 @@ def federation_status(world: World, host: Host) -> dict[str, Any]:
 
 def status_command(world: World, host: Host, *flags: str) -> tuple[int, str]:
     """Exit status and output of `federation status` against the host's agent."""
-    import subprocess
-
     argv = [*world.programs.proconsul(), "federation", "status", *flags]
     argv += ["-http-addr", world.url(host)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
@@ -152,10 +157,14 @@ def apply_federation_state(world: World, server: Host, op: str, datacenter: str)
     server_rpc(world, server, "FederationState.Apply", encode(request))
 
 
-def can_connect(world: World, here: Host, address: tuple[str, int]) -> bool:
-    try:
-        made: socket.socket = world.network.connect(here, address, 1.0)
-    except OSError:
-        return False
-    made.close()
-    return True
+def nothing_exchanged(world: World) -> None:
+    """Nothing arrived from one datacenter's servers at another's.
+
+    `proof.isolated` is stricter, but `federation status` also asks the gateways of other datacenters
+    directly when it looks for what fails, and their routers count and drop that.
+    """
+    assert isinstance(world.network, NetnsNetwork)
+    counters = world.network.counters()
+    strays = {name: counts.get(netns_rules.INTO_SERVERS, 0) for name, counts in counters.items()}
+    assert not any(strays.values()), strays
+    assert counters["wan"][netns_rules.NOT_GATEWAY] == 0

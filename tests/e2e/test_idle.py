@@ -25,7 +25,8 @@ BYTES_PER_S_MAX = 373
 
 @pytest.fixture(scope="module")
 def world(worlds: Worlds) -> Iterator[World]:
-    with worlds(world_spec(2, log_level="INFO")) as world:
+    telemetry = {"telemetry": {"prometheus_retention_time": "10m"}}
+    with worlds(world_spec(2, log_level="INFO", agent_config=telemetry)) as world:
         proven("whole", proof.whole, world)
         yield world
         proof.isolated(world)
@@ -61,6 +62,7 @@ def test_sixty_idle_seconds(world: World) -> None:
         assert grown[f"{server.label} packet connections opened"] == 0
         assert grown[f"{server.label} packet connections reused"] > 0
     for gateway in world.gateways():
+        assert before[f"{gateway.label} connections accepted"] > 0
         rate = grown[f"{gateway.datacenter.name} WAN bytes"] / IDLE_S
         print(f"[measured] WAN traffic of {gateway.datacenter.name}: {rate:.0f} B/s")
         # Streams are opened by push/pulls and coordinate updates, not by packets: 0-1 a minute
