@@ -89,7 +89,7 @@ def coordinate_node(api: HttpApi, ask: Ask) -> Answer:
 
     def render(out: IndexedCoordinates) -> Response:
         found = _of_segment(ask, out.coordinates)
-        return api.json(ask, found, api.meta(out)) if found else Response(404, b"", api.meta(out))
+        return api.json(ask, found, api.meta(out)) if found else Response(404)
 
     return api.query("Coordinate.Node", request, render, level=False)
 
@@ -104,7 +104,7 @@ def ca_roots(api: HttpApi, ask: Ask) -> Answer:
     request = DCSpecificRequest(**query_options(ask, api.config))
     pem = parse_bool(ask.first("pem")) if ask.first("pem") else False
     if pem is None:
-        raise bad_request("The 'pem' query parameter must be a boolean value")
+        raise bad_request("Bad request: The 'pem' query parameter must be a boolean value")
 
     def render(out: IndexedCARoots) -> Response:
         if not pem:

@@ -311,9 +311,21 @@ def agent_service(one: NodeService) -> dict[str, Any]:
     view["EnableTagOverride"] = one.enable_tag_override
     view |= _filled((("CreateIndex", one.create_index), ("ModifyIndex", one.modify_index)))
     if one.kind == "connect-proxy" or one.is_gateway:
-        view["Proxy"] = proxy(one.proxy)
+        view["Proxy"] = _api_proxy(one.proxy)
     if one.connect.native:
         view["Connect"] = {"Native": True}
+    return view
+
+
+def _api_proxy(one: ConnectProxyConfig) -> dict[str, Any]:
+    """A proxy's configuration as Consul's API client has it: upstreams omit an empty datacenter."""
+    view = proxy(one)
+    if one.upstreams:
+        upstreams = [
+            {key: value for key, value in upstream.items() if key != "Datacenter" or value}
+            for upstream in view["Upstreams"]
+        ]
+        view = {**view, "Upstreams": upstreams}
     return view
 
 

@@ -357,7 +357,6 @@ def _with_defaults(service: NodeService) -> NodeService:
         service,
         id=service.id or service.service,
         tags=service.tags or [],
-        meta=service.meta or {},
         tagged_addresses=tagged,
         weights=service.weights or Weights(1, 1),
     )
