@@ -279,6 +279,7 @@ class HttpConnection(asyncio.Protocol):
             response = plain_error(500)
         if response.stream is None:
             self._send(response, request)
+            self._flush()  # now: `_task_done` comes a turn of the loop later
         else:
             await self._send_stream(response, request)
         return response
