@@ -182,7 +182,8 @@ def _answers(answer: dnslib.DNSRecord, name: str, kind: str) -> list[dnslib.RD]:
     if answer.header.rcode == NXDOMAIN:
         raise DnsError(f"lookup {name}: no such host", is_missing=True)
     if answer.header.rcode:
-        raise DnsError(f"server answered {dnslib.RCODE[answer.header.rcode]}")
+        code = answer.header.rcode
+        raise DnsError(f"server answered {dnslib.RCODE.get(code, code)}")
     wanted = getattr(dnslib.QTYPE, kind)
     names = {_canonical(name)}
     for _ in range(ALIASES_MAX):
