@@ -33,6 +33,8 @@ fuzz: setup
 	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -p no:xdist -q tests/property/test_fuzz_decoders.py $(ARGS)
 
 lint: setup
+	@# Modules beside tests are imported by their bare name, so that name must be the only one
+	@! find tests -name '*.py' -printf '%f\n' | sort | uniq -d | grep -v '^__init__.py$$'
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from federation_support import HEALED_S, proven
+from e2e_support import HEALED_S, proven
 
 from proconsul.app.worlds import proof
 from proconsul.app.worlds.netns_network import NetnsNetwork

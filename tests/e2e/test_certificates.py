@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from federation_support import measured, nothing_exchanged, proven, status_command, status_row
+from e2e_support import measured, nothing_exchanged, proven, status_command, status_row
 
 from proconsul.app.worlds import proof
 from proconsul.app.worlds.spec import world_spec

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from federation_support import (
+from e2e_support import (
     HEALED_S,
     envoy_endpoints,
     envoys_agree,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from federation_support import cluster_stat, counter, proven
+from e2e_support import cluster_stat, counter, proven
 
 from proconsul.app.worlds import proof
 from proconsul.app.worlds.netns_network import NetnsNetwork

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
-from federation_support import (
+from e2e_support import (
     HEALED_S,
     measured,
     nothing_exchanged,

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from federation_support import HEALED_S, envoys_agree, measured, proven
+from e2e_support import HEALED_S, envoys_agree, measured, proven
 
 from proconsul.app.worlds import proof
 from proconsul.app.worlds.spec import DatacenterSpec, WorldSpec

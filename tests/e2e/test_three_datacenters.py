@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from federation_support import (
+from e2e_support import (
     HEALED_S,
     apply_federation_state,
     envoys_agree,

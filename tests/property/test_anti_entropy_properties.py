@@ -21,7 +21,7 @@ from proconsul.services.agent.local import LocalState, LocalStateError
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "services"))
 
-from agent_support import NODE, FakeCatalog, RefusedError, denied
+from services_support import NODE, FakeCatalog, RefusedError, denied
 
 SERVICES, CHECKS = ("a", "b", "c"), ("x", "y", "z")
 STATES = (c.PASSING, c.WARNING, c.CRITICAL)

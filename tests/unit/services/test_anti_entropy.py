@@ -5,8 +5,8 @@ import random
 from collections.abc import Callable
 
 import pytest
-from agent_support import NODE, FakeCatalog, RefusedError, denied
 from msgspec.structs import replace
+from services_support import NODE, FakeCatalog, RefusedError, denied
 
 from proconsul.domain import catalog as c
 from proconsul.domain.errors import NoLeaderError, NoServersError

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from agent_support import NODE, FakeClock
+from services_support import NODE, FakeClock
 
 from proconsul.domain import catalog as c
 from proconsul.domain.definitions import (
