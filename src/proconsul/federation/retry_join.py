@@ -23,6 +23,8 @@ log = logging.getLogger("proconsul.agent")
 FIRST_RETRY_S = 0.5
 WAN_CHECK_S = 2.0
 """How often a server looks whether it knows an alive server of every datacenter."""
+NEED_CHECK_S = 1.0
+"""How often to look whether the configured addresses are needed again; looking asks nobody."""
 GATEWAY_PORT_DEFAULT = 8443
 """Where an entry of `primary_gateways` names no port."""
 
@@ -143,7 +145,7 @@ class WanJoiner:
 class PrimaryGatewayRefresher:
     """Feeds `primary_gateways`, resolved, into the locator.
 
-    They are resolved at start, and again at every interval while the locator is outside its normal
+    They are resolved at start, and again every few seconds while the locator is outside its normal
     state: the reference stops after its first success and cannot heal when all gateways of the
     primary are replaced at once. `entries` may be replaced on reload.
     """
@@ -173,9 +175,12 @@ class PrimaryGatewayRefresher:
         while True:
             reloaded = self._wake.is_set()
             self._wake.clear()
+            # The need may arise at any time, so it is looked for more often than names are resolved
+            delay = min(self._interval_s, NEED_CHECK_S)
             if reloaded and not self.entries:
                 self._locator.set_fallback(())
             elif self.entries and (not known or reloaded or self._needs_help()):
+                delay = min(self._interval_s, RETRY_S_MAX)
                 found = await self._resolver.gateway_addresses(self.entries)
                 if found:
                     known = True
@@ -184,16 +189,10 @@ class PrimaryGatewayRefresher:
                     log.warning(
                         "Refreshing mesh gateways failed, will retry: cluster=primary "
                         "retry_interval=%gs error=No mesh gateways found",
-                        self._delay(known),
+                        delay,
                     )
             try:
-                async with asyncio.timeout(self._delay(known)):
+                async with asyncio.timeout(delay):
                     await self._wake.wait()
             except TimeoutError:
                 continue
-
-    def _delay(self, known: bool) -> float:
-        """While nothing is known or nothing works, at most 5 s."""
-        if not known or self._needs_help():
-            return min(self._interval_s, RETRY_S_MAX)
-        return self._interval_s

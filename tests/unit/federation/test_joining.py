@@ -299,3 +299,20 @@ def test_reloaded_entries_are_used_at_once() -> None:
         await until(lambda: addresses_of(locator) == [("192.0.2.1", 1)])
 
     refresh(resolver, test, interval_s=60.0)
+
+
+def test_the_need_is_noticed_long_before_the_interval_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("proconsul.federation.retry_join.NEED_CHECK_S", 0.003)
+    resolver = FakeResolver({"gw.example": [("192.0.2.1", 1)]})
+
+    async def test(
+        _it: PrimaryGatewayRefresher, locator: GatewayLocator, flags: dict[str, bool]
+    ) -> None:
+        await until(lambda: addresses_of(locator) == [("192.0.2.1", 1)])
+        resolver.found = {"gw.example": [("192.0.2.2", 2)]}
+        flags["needs_help"] = True
+        await until(lambda: addresses_of(locator) == [("192.0.2.2", 2)])
+
+    refresh(resolver, test, interval_s=60.0)
