@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import TypeAlias, cast
 
 from proconsul.drivers.scope import TaskScope
@@ -26,6 +27,8 @@ REAP_INTERVAL_S = 5.0
 IDLE_STREAMS_MAX = 32
 """Streams kept for the next calls, per connection."""
 DIAL_TIMEOUT_S = 10.0
+BROKEN_MAX = 1024
+"""Servers remembered as having broken their connection."""
 PROBE_TIMEOUT_S = 3.0
 """After a call timed out, the session must show a sign of life within this time."""
 
@@ -35,9 +38,19 @@ Key: TypeAlias = Destination
 class ConnectionPool:
     """`await rpc(destination, method, body, deadline)`; `aclose` ends all connections."""
 
-    def __init__(self, dialer: Dialer, metrics: Metrics, *, idle_s: float = IDLE_S) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        metrics: Metrics,
+        *,
+        idle_s: float = IDLE_S,
+        on_reconnected: Callable[[Destination], None] | None = None,
+    ) -> None:
+        """`on_reconnected` is called when a server that broke its connection was dialled again."""
         self._dialer, self._metrics, self._idle_s = dialer, metrics, idle_s
+        self._on_reconnected = on_reconnected
         self._connections: dict[Key, PooledConnection] = {}
+        self._broken: dict[Key, None] = {}
         self._dials: dict[Key, asyncio.Task[PooledConnection | ProconsulError]] = {}
         self._scope = TaskScope("rpc-pool")
         self._reaper: asyncio.Task[None] | None = None
@@ -169,7 +182,11 @@ class ConnectionPool:
         stream = await self._dialer.dial(to, Purpose.RPC_MULTI, loop.time() + DIAL_TIMEOUT_S)
         self._metrics.incr("consul.rpc.pool.dial", labels=(("datacenter", to.datacenter),))
         connection = PooledConnection(cast("PushStream", stream), loop.time(), IDLE_STREAMS_MAX)
+        again = to in self._broken or to in self._connections
+        self._broken.pop(to, None)
         self._connections[to] = connection
+        if again and self._on_reconnected is not None:
+            self._on_reconnected(to)
         if self._reaper is None or self._reaper.done():
             self._reaper = self._scope.supervise("reap", self._reap)
         return connection
@@ -185,4 +202,6 @@ class ConnectionPool:
                 if idle or connection.session.closed:
                     if self._connections.get(key) is connection:
                         del self._connections[key]
+                        if not idle and len(self._broken) < BROKEN_MAX:
+                            self._broken[key] = None
                     await connection.aclose()

@@ -209,6 +209,26 @@ def test_idle_connections_are_reaped() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("broken", [True, False])
+def test_a_broken_connection_is_told_apart_from_an_idle_one(broken: bool) -> None:
+    async def test() -> None:
+        dialer = MemoryDialer(Service())
+        back: list[Destination] = []
+        idle_s = 60.0 if broken else 0.05
+        pool = ConnectionPool(dialer, Metrics(), idle_s=idle_s, on_reconnected=back.append)
+        await pool.rpc(S1, "Test.Echo", b"\x80", soon())
+        if broken:
+            dialer.sessions[-1].abort()
+            await until(lambda: dialer.sessions[-1].closed)
+        else:
+            await until(lambda: len(pool) == 0)
+        await pool.rpc(S1, "Test.Echo", b"\x80", soon())
+        assert back == ([S1] if broken else [])
+        await pool.aclose()
+
+    run(test)
+
+
 def test_single_connection() -> None:
     async def test() -> None:
         pool, dialer = build()

@@ -27,6 +27,7 @@ from proconsul.drivers.scope import TaskScope
 from proconsul.federation.dialer import FederationDialer
 from proconsul.federation.flood import FLOOD_S, LanServer, flood_join, missing
 from proconsul.federation.gateway_connect import GatewayConnect, GatewayTraffic
+from proconsul.federation.greeting import Greeter
 from proconsul.federation.locator import GatewayLocator
 from proconsul.federation.rate import Signal
 from proconsul.federation.retry_join import (
@@ -36,6 +37,7 @@ from proconsul.federation.retry_join import (
 )
 from proconsul.federation.wan_transport import WanTransport
 from proconsul.rpc.blocking import Watch
+from proconsul.rpc.dialer import Destination
 from proconsul.services.server.reconcile import server_of
 from proconsul.util.errors import ConfigError
 
@@ -91,6 +93,7 @@ class Federation:
         self.transport: WanTransport | None = None
         self.refresher: PrimaryGatewayRefresher | None = None
         self._flood = asyncio.Event()
+        self._greeter = Greeter(self._join)
 
     def wan_transport(self, plain: SocketTransport) -> WanTransport:
         """The WAN pool's transport, on top of the plain one."""
@@ -104,6 +107,7 @@ class Federation:
         _ = scope.supervise("flood-join", self._flood_forever)
         _ = scope.supervise("federation-metrics", self._measure)
         _ = scope.supervise("join-wan", self._join_wan)
+        _ = scope.supervise("greet", self._greeter.run)
 
     def refresh_primary_gateways(
         self, entries: Sequence[str], resolver: Resolver, interval_s: float, scope: TaskScope
@@ -117,6 +121,21 @@ class Federation:
     def _needs_help(self) -> bool:
         primary = self._server.config.identity.primary_datacenter
         return not (self.locator.in_normal_state and self._server.alive_wan_servers(primary))
+
+    def reconnected(self, to: Destination) -> None:
+        """An RPC connection to a server was broken and is there again: it may have restarted."""
+        wan = self._server.wan
+        if wan is None or to.datacenter == self._server.datacenter:
+            return
+        member = wan.member(f"{to.node}.{to.datacenter}")
+        if member is not None and member.status is MemberStatus.ALIVE:
+            host, port = member.address
+            rendered = f"[{host}]" if ":" in host else host
+            self._greeter.missed(f"{member.name}/{rendered}:{port}")
+
+    async def _join(self, addresses: Sequence[str]) -> int:
+        wan = self._server.wan
+        return await wan.join(addresses) if wan is not None else 0
 
     # -- accepted gossip -------------------------------------------------------------------
 

@@ -120,7 +120,13 @@ class Server:
         self.federation: Federation | None = None
         if config.mesh_gateway_federation:
             self.federation = Federation(self, direct)
-        self.pool = ConnectionPool(self.federation.dialer if self.federation else direct, metrics)
+        self.pool = (
+            ConnectionPool(direct, metrics)
+            if self.federation is None
+            else ConnectionPool(
+                self.federation.dialer, metrics, on_reconnected=self.federation.reconnected
+            )
+        )
         self._direct = direct
         self.lan = self._lan_pool()
         self.wan = self._wan_pool()
