@@ -50,15 +50,15 @@ XDS_POLL_S = 0.05
 
 def run(config: AgentConfig) -> int:
     """Run an agent until it ends; its exit status."""
-    logs.setup(
-        config.log.level,
-        as_json=config.log.json,
-        file=config.log.file,
-        rotate_bytes=config.log.rotate_bytes,
-        rotate_duration_s=config.log.rotate_duration_s,
-        rotate_max_files=config.log.rotate_max_files,
-    )
     try:
+        logs.setup(
+            config.log.level,
+            as_json=config.log.json,
+            file=config.log.file,
+            rotate_bytes=config.log.rotate_bytes,
+            rotate_duration_s=config.log.rotate_duration_s,
+            rotate_max_files=config.log.rotate_max_files,
+        )
         return uvloop.run(_Process(config).run())
     except (ProconsulError, OSError) as error:
         log.error("Error starting agent: %s", error)

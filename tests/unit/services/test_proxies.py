@@ -75,7 +75,7 @@ def _run(
 
         async def watch() -> None:
             async for snapshot in source.watch("gw", ""):
-                seen.append(snapshot)
+                seen.append(snapshot)  # noqa: PERF401 - shown one by one
 
         watching = asyncio.get_running_loop().create_task(watch())
         try:
