@@ -7,22 +7,25 @@ for byte those that Consul gave, with the same X-Consul-Index.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
 
-from proconsul.domain import json_views as views
 from proconsul.domain.base import decode, encode
 from proconsul.domain.catalog import RegisterRequest
 from proconsul.domain.connect import CAConfiguration, CARoot
 from proconsul.domain.coordinate import NodeCoordinate
 from proconsul.domain.federation import FederationStateRequest
+from proconsul.domain.go_json import to_json
 from proconsul.domain.kv import DirEntry
 from proconsul.domain.messages import MessageType
 from proconsul.domain.operator import AutopilotConfig
 from proconsul.domain.session import Session
+from proconsul.interfaces.http import views
+from proconsul.interfaces.http.kv import entries_view
 from proconsul.state.fsm import Fsm
 from proconsul.state.store import Store
 
@@ -104,55 +107,57 @@ def _answer(store: Store, path: str) -> tuple[int, object]:
     """What the endpoint behind `path` would say: index and JSON-ready value."""
     catalog = store.catalog
     name = path.rsplit("/", 1)[1]
-    simple: dict[str, Any] = {
-        "catalog/nodes": lambda: (catalog.nodes(), views.node_view),
-        "catalog/service": lambda: (catalog.service_nodes(name), views.service_node_view),
-        "health/node": lambda: (catalog.node_checks(name), views.check_view),
-        "health/checks": lambda: (catalog.service_checks(name), views.check_view),
-        "health/state": lambda: (catalog.checks_in_state(name), views.check_view),
-        "health/service": lambda: (
-            catalog.check_service_nodes(name),
-            views.check_service_node_view,
-        ),
-        "internal/federation-states": lambda: (
-            store.federation.all(),
-            views.federation_state_view,
-        ),
-        "internal/ui": lambda: (catalog.node_dump(), views.node_info_view),
-        "kv/?recurse": lambda: (store.kv.entries(""), views.dir_entry_view),
-        "coordinate/nodes": lambda: (store.coordinates.all(), views.node_coordinate_view),
+    many: dict[str, Any] = {
+        "catalog/nodes": lambda: (catalog.nodes(), views.nodes),
+        "catalog/service": lambda: (catalog.service_nodes(name), views.service_nodes),
+        "health/node": lambda: (catalog.node_checks(name), views.checks),
+        "health/checks": lambda: (catalog.service_checks(name), views.checks),
+        "health/state": lambda: (catalog.checks_in_state(name), views.checks),
+        "health/service": lambda: (catalog.check_service_nodes(name), views.check_service_nodes),
+        "internal/federation-states": lambda: (store.federation.all(), views.federation_states),
+        "internal/ui": lambda: (catalog.node_dump(), _each(views.node_info)),
+        "kv/?recurse": lambda: (store.kv.entries(""), entries_view),
+        "kv/?keys": lambda: (store.kv.keys(""), list),
+        "catalog/services": lambda: (catalog.services(), dict),
+        "coordinate/nodes": lambda: (store.coordinates.all(), _each(views.node_coordinate)),
         "coordinate/node": lambda: (
             store.coordinates.of_node(name),
-            views.node_coordinate_view,
+            _each(views.node_coordinate),
         ),
     }
     if path == "internal/federation-states/mesh-gateways":
         index, states, _ = store.federation.all()
-        return index, views.datacenter_gateways_view(
-            {state.datacenter: state.mesh_gateways for state in states}
-        )
-    if path == "catalog/services":
-        index, services, _ = catalog.services()
-        return index, services
-    if path == "kv/?keys":
-        index, keys, _ = store.kv.keys("")
-        return index, keys
+        return index, {
+            state.datacenter: views.check_service_nodes(state.mesh_gateways or (), nulls=True)
+            for state in states
+        }
     if path == "kv/locked":
         index, row, _ = store.kv.get("locked")
-        return index, [views.dir_entry_view(row)] if row else []
+        return index, entries_view([row]) if row else []
     group = "/".join(path.split("/")[:2])
     if group in {"catalog/node", "catalog/node-services"}:
-        index, node, _ = catalog.node_services(name)
-        view = views.node_services_view if group == "catalog/node" else views.node_service_list_view
-        return index, view(node)
-    (index, rows, _), view = simple[group]()
-    return index, [view(row) for row in rows]
+        return _node_answer(store, name, listed=group == "catalog/node-services")
+    (index, rows, _), view = many[group]()
+    return index, view(rows)
+
+
+def _each(view: Callable[[Any], object]) -> Callable[[Iterable[Any]], list[object]]:
+    return lambda rows: [view(row) for row in rows]
+
+
+def _node_answer(store: Store, name: str, *, listed: bool) -> tuple[int, object]:
+    index, found, _ = store.catalog.node_services(name)
+    if found is None:
+        return index, {"Node": None, "Services": None} if listed else None
+    by_id = {key: views.service(one) for key, one in sorted((found.services or {}).items())}
+    services = (list(by_id.values()) or None) if listed else by_id
+    return index, {"Node": views.node(found.node), "Services": services}
 
 
 @pytest.mark.parametrize("sample", HTTP, ids=lambda sample: str(sample["path"]))
 def test_json_is_byte_for_byte_that_of_consul(store: Store, sample: dict[str, Any]) -> None:
     index, value = _answer(store, sample["path"])
-    assert views.to_json(value).decode() == sample["body"]
+    assert to_json(value).decode() == sample["body"]
     assert sample["index"] in {None, index}
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from proconsul.domain.base import NIL, bytes_of, decode, encode, is_nil, raw_bytes, wire_name
 from proconsul.domain.catalog import HealthCheckDefinition, RegisterRequest
-from proconsul.domain.json_views import free_form, number, to_json
+from proconsul.domain.go_json import free_form, number, to_json
 from proconsul.domain.kv import DirEntry, KVSRequest
 from proconsul.util.errors import WireError
 

@@ -22,11 +22,12 @@ from proconsul.domain.go_decode import (
     decode_service_definition,
     parse_json,
 )
+from proconsul.domain.go_json import to_json
 from proconsul.domain.validate import check_service, check_service_meta, check_weights
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http import views
 from proconsul.interfaces.http.agent import enable_of
-from proconsul.interfaces.http.answers import JSON_HEAD, go_json
+from proconsul.interfaces.http.answers import JSON_HEAD
 from proconsul.interfaces.http.api import Answer, HttpApi
 from proconsul.interfaces.http.catalog import decode_body
 from proconsul.interfaces.http.errors import HttpError, bad_request
@@ -66,7 +67,7 @@ async def service(api: HttpApi, ask: Ask) -> Response:
         if found is None:
             raise HttpError(404, f"unknown service ID: {ask.rest}")
         view = views.agent_service(found)
-        content_hash = hashlib.sha256(go_json(view)).hexdigest()[:16]
+        content_hash = hashlib.sha256(to_json(view)).hexdigest()[:16]
         left_s = deadline - time.monotonic()
         if hash_ != content_hash or left_s <= 0:
             break

@@ -20,7 +20,6 @@ ENTRIES_MAX = 1024
 BYTES_MAX = 64 << 20
 GZIP_LEVEL = 1
 _SAME_QUESTION = frozenset({"index", "wait", "token", "pretty"})
-_encoder = msgspec.json.Encoder()
 
 
 class Meta(Protocol):
@@ -32,30 +31,6 @@ class Meta(Protocol):
     def last_contact_ns(self) -> int: ...
     @property
     def known_leader(self) -> bool: ...
-
-
-def go_json(value: Any) -> bytes:
-    """Compact JSON with Go's escapes for HTML characters, which only occur within strings."""
-    try:
-        body = _encoder.encode(value)
-    except UnicodeEncodeError:
-        body = _encoder.encode(_valid_text(msgspec.to_builtins(value)))
-    if b"<" in body or b">" in body or b"&" in body:
-        body = body.replace(b"<", rb"\u003c").replace(b">", rb"\u003e").replace(b"&", rb"\u0026")
-    if b"\xe2\x80" in body:
-        body = body.replace(b"\xe2\x80\xa8", rb"\u2028").replace(b"\xe2\x80\xa9", rb"\u2029")
-    return body
-
-
-def _valid_text(value: Any) -> Any:
-    """`value` with U+FFFD for every byte that was not UTF-8, as Go's encoder writes it."""
-    if isinstance(value, str):
-        return "".join("\ufffd" if 0xD800 <= ord(char) <= 0xDFFF else char for char in value)
-    if isinstance(value, dict):
-        return {_valid_text(key): _valid_text(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_valid_text(item) for item in value]
-    return value
 
 
 def indented(body: bytes) -> bytes:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from proconsul.domain.go_json import to_json
 from proconsul.drivers.http import Request, Response
 from proconsul.interfaces.http.answers import (
     JSON_HEAD,
     VARY_HEAD,
     SharedEncodings,
     accepts_gzip,
-    go_json,
     indented,
     meta_head,
     question,
@@ -113,7 +113,7 @@ class HttpApi:
 
     def json(self, ask: Ask, value: Any, head: bytes = b"", status: int = 200) -> Response:
         """A JSON answer."""
-        return self.encoded(ask, go_json(value), head, status)
+        return self.encoded(ask, to_json(value), head, status)
 
     def encoded(self, ask: Ask, body: bytes, head: bytes = b"", status: int = 200) -> Response:
         """A JSON answer from compact JSON, indented if that was asked for."""
@@ -126,7 +126,7 @@ class HttpApi:
     ) -> Response:
         """A JSON answer whose encoding is shared with all who ask the same; `view` is its form."""
         body = self.encodings.encoded(
-            question(ask), meta.index, value, lambda found: go_json(view(found))
+            question(ask), meta.index, value, lambda found: to_json(view(found))
         )
         return self.encoded(ask, body, head)
 

@@ -9,6 +9,7 @@ from urllib.parse import quote_plus
 import msgspec
 
 from proconsul.domain.base import is_nil
+from proconsul.domain.go_json import to_json
 from proconsul.domain.kv import (
     KV_CAS,
     KV_DELETE,
@@ -23,7 +24,6 @@ from proconsul.domain.kv import (
     KVSRequest,
 )
 from proconsul.drivers.http import Response
-from proconsul.interfaces.http.answers import go_json
 from proconsul.interfaces.http.api import Answer, HttpApi, value_too_large
 from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.options import query_options
@@ -116,7 +116,7 @@ def _get(api: HttpApi, ask: Ask, options: dict[str, Any]) -> Answer:
             return Response(404, b"", head)
         if ask.params and ask.has("raw"):
             return Response(200, out.entries[0].value, head + _RAW_HEAD)
-        return api.encoded(ask, go_json(entries_view(out.entries)), head)
+        return api.encoded(ask, to_json(entries_view(out.entries)), head)
 
     return api.query("KVS.Get", request, render, level=False)
 

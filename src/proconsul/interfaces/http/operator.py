@@ -12,7 +12,6 @@ from msgspec import Raw
 from proconsul.domain.base import bytes_of
 from proconsul.domain.connect import CARoot, IndexedCARoots
 from proconsul.domain.coordinate import IndexedCoordinates, NodeCoordinate
-from proconsul.domain.json_views import datacenter_maps_view, node_coordinate_view
 from proconsul.domain.operator import AutopilotConfig, RaftConfigurationResponse
 from proconsul.domain.options import DatacentersRequest, DCSpecificRequest, NodeSpecificRequest
 from proconsul.drivers.http import Response
@@ -20,6 +19,7 @@ from proconsul.interfaces.http.api import Answer, HttpApi
 from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.options import query_options
 from proconsul.interfaces.http.query import Ask, parse_bool
+from proconsul.interfaces.http.views import datacenter_maps, node_coordinate
 from proconsul.util.goduration import format_duration_ns
 from proconsul.wire.gotime import decode_time, format_time
 
@@ -70,7 +70,7 @@ def autopilot_configuration(api: HttpApi, ask: Ask) -> Answer:
 async def coordinate_datacenters(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/coordinate/datacenters"""
     found = await api.agent.rpc("Coordinate.ListDatacenters", DatacentersRequest())
-    return api.json(ask, datacenter_maps_view(found or ()))
+    return api.json(ask, datacenter_maps(found or ()))
 
 
 def coordinate_nodes(api: HttpApi, ask: Ask) -> Answer:
@@ -96,7 +96,7 @@ def coordinate_node(api: HttpApi, ask: Ask) -> Answer:
 
 def _of_segment(ask: Ask, rows: list[NodeCoordinate] | None) -> list[Any]:
     every, segment = not ask.has("segment"), ask.first("segment")
-    return [node_coordinate_view(row) for row in rows or () if every or row.segment == segment]
+    return [node_coordinate(row) for row in rows or () if every or row.segment == segment]
 
 
 def ca_roots(api: HttpApi, ask: Ask) -> Answer:

@@ -16,13 +16,16 @@ from proconsul.domain.catalog import (
     HealthCheck,
     HealthCheckDefinition,
     Node,
+    NodeInfo,
     NodeService,
     ServiceAddress,
     ServiceConnect,
     ServiceNode,
     Weights,
 )
+from proconsul.domain.coordinate import DatacenterMap, NodeCoordinate
 from proconsul.domain.federation import FederationState
+from proconsul.domain.go_json import free_form, number
 from proconsul.util.goduration import format_duration_ns
 from proconsul.wire.gotime import format_time
 
@@ -31,8 +34,6 @@ _PLAIN_PROXY_VIEW: dict[str, Any] = {"MeshGateway": {}, "Expose": {}}
 _PLAIN_CONNECT = ServiceConnect()
 _PLAIN_DEFINITION = HealthCheckDefinition()
 _EMPTY: dict[str, Any] = {}
-_PLAIN_FLOAT_MAX = 1e21
-"""From here on Go writes an exponent."""
 
 
 def _filled(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
@@ -45,17 +46,6 @@ def _map(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not found:
         return None if found is None else _EMPTY
     return dict(sorted(found.items())) if len(found) > 1 else dict(found)
-
-
-def _opaque(value: Any) -> Any:
-    """Data that is only carried along, as Go's encoder writes it: maps sorted, 1.0 as 1."""
-    if isinstance(value, dict):
-        return {key: _opaque(item) for key, item in sorted(value.items())}
-    if isinstance(value, list):
-        return [_opaque(item) for item in value]
-    if isinstance(value, float) and value.is_integer() and abs(value) < _PLAIN_FLOAT_MAX:
-        return int(value)
-    return value
 
 
 def node(one: Node | None) -> dict[str, Any] | None:
@@ -99,7 +89,7 @@ def proxy(one: ConnectProxyConfig) -> dict[str, Any]:
             ("DestinationServiceID", one.destination_service_id),
             ("LocalServiceAddress", one.local_service_address),
             ("LocalServicePort", one.local_service_port),
-            ("Config", _opaque(one.config)),
+            ("Config", free_form(one.config)),
             ("Upstreams", [_upstream(up) for up in one.upstreams or ()]),
         )
     )
@@ -117,7 +107,7 @@ def _upstream(up: Any) -> dict[str, Any]:
         view["LocalBindAddress"] = up.local_bind_address
     return view | {
         "LocalBindPort": up.local_bind_port,
-        "Config": _opaque(up.config),
+        "Config": free_form(up.config),
         "MeshGateway": _filled((("Mode", up.mesh_gateway.mode),)),
     }
 
@@ -141,7 +131,7 @@ def _expose(one: ExposeConfig) -> dict[str, Any]:
 def _connect(one: ServiceConnect) -> dict[str, Any]:
     if one == _PLAIN_CONNECT:
         return _EMPTY
-    return _filled((("Native", one.native), ("SidecarService", _opaque(one.sidecar_service))))
+    return _filled((("Native", one.native), ("SidecarService", free_form(one.sidecar_service))))
 
 
 def service(one: NodeService, *, nulls: bool = False) -> dict[str, Any]:
@@ -374,3 +364,45 @@ def member(one: Any) -> dict[str, Any]:
         "DelegateMax": one.delegate_max,
         "DelegateCur": one.delegate_cur,
     }
+
+
+def node_info(one: NodeInfo) -> dict[str, Any]:
+    """A node with everything on it, as it is stored (`/v1/internal/ui/nodes`)."""
+    return {
+        "ID": one.id,
+        "Node": one.node,
+        "Address": one.address,
+        "TaggedAddresses": _map(one.tagged_addresses),
+        "Meta": _map(one.meta),
+        "Services": [service(found, nulls=True) for found in one.services or ()],
+        "Checks": [check(found, nulls=True) for found in one.checks or ()],
+    }
+
+
+def node_coordinate(row: NodeCoordinate) -> dict[str, Any]:
+    """One element of `/v1/coordinate/nodes` and `node/:node`."""
+    coord = row.coord
+    return {
+        "Node": row.node,
+        "Segment": row.segment,
+        "Coord": None
+        if coord is None
+        else {
+            "Vec": None if coord.vec is None else [number(one) for one in coord.vec],
+            "Error": number(coord.error),
+            "Adjustment": number(coord.adjustment),
+            "Height": number(coord.height),
+        },
+    }
+
+
+def datacenter_maps(rows: Iterable[DatacenterMap]) -> list[dict[str, Any]]:
+    """`/v1/coordinate/datacenters`."""
+    return [
+        {
+            "Datacenter": row.datacenter,
+            "AreaID": row.area_id,
+            "Coordinates": [node_coordinate(one) for one in row.coordinates or ()],
+        }
+        for row in rows
+    ]
