@@ -1,0 +1,150 @@
+"""Raft's members follow gossip's, on a Raft that only records."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from server_support import server_config
+
+from proconsul.core.gossip.serf import Member, MemberStatus
+from proconsul.core.raft.types import NotLeader
+from proconsul.domain.operator import DEFAULT_AUTOPILOT
+from proconsul.services.server import membership, reconcile
+from proconsul.services.server.membership import RaftMembership
+from proconsul.services.server.tags import server_tags
+from proconsul.wire.raft import Configuration, Server, Suffrage
+
+
+def _member(name: str, status: MemberStatus = MemberStatus.ALIVE, **tags: str) -> Member:
+    known = server_tags(server_config(name), wan=False)
+    return Member(name, ("127.0.0.1", 8301), {**known, **tags}, status, 1, 5, 2, 2, 5, 4)
+
+
+def _peer(member: Member, suffrage: Suffrage = Suffrage.VOTER) -> Server:
+    port = member.tags["port"]
+    return Server(suffrage, member.tags["id"], f"127.0.0.1:{port}")
+
+
+class _Server:
+    """What `RaftMembership` uses of a server; s1 is itself."""
+
+    def __init__(self, members: list[Member], peers: list[Server]) -> None:
+        self.config = SimpleNamespace(identity=server_config("s1").identity)
+        self.autopilot_config = DEFAULT_AUTOPILOT
+        self.done: list[tuple[str, str]] = []
+        self.error: Exception | None = None
+        self.lan = SimpleNamespace(members=lambda: members, force_leave=self._record("force_leave"))
+        self.wan = None
+        self.store = SimpleNamespace(autopilot=lambda: SimpleNamespace(value=self.autopilot_config))
+        self.raft = SimpleNamespace(
+            configuration=lambda: (Configuration(tuple(peers)), 1),
+            remove_server=self._change("remove"),
+            add_nonvoter=self._change("add"),
+            add_voter=self._change("promote"),
+        )
+
+    def _record(self, what: str) -> Any:
+        return lambda name, **_: self.done.append((what, name))
+
+    def _change(self, what: str) -> Any:
+        async def change(server_id: str, *_: Any) -> int:
+            if self.error is not None:
+                raise self.error
+            self.done.append((what, server_id))
+            return 1
+
+        return change
+
+
+def _meta(member: Member) -> Any:
+    meta = reconcile.server_of(member)
+    assert meta is not None
+    return meta
+
+
+def _rules(server: _Server) -> RaftMembership:
+    return RaftMembership(server)  # type: ignore[arg-type]
+
+
+def test_servers_join_once_and_move() -> None:
+    one, two, three = _member("s1"), _member("s2"), _member("s3")
+    moved = _member("s2", port="9999")
+    server = _Server([one, two, three], [_peer(one), _peer(two)])
+
+    async def run() -> None:
+        rules = _rules(server)
+        await rules.joined(_meta(one))  # alone or with one other it never removes itself
+        await rules.joined(_meta(two))
+        assert server.done == []
+        await rules.joined(_meta(three))
+        await rules.joined(_meta(moved))
+        two_id = two.tags["id"]
+        assert server.done == [("add", three.tags["id"]), ("remove", two_id), ("add", two_id)]
+
+    asyncio.run(run())
+
+
+def test_two_in_bootstrap_mode_do_not_mix() -> None:
+    one, two = _member("s1", bootstrap="1"), _member("s2", bootstrap="1")
+    server = _Server([one, two], [_peer(one)])
+    asyncio.run(_rules(server).joined(_meta(two)))
+    assert server.done == []
+
+
+def test_who_left_or_was_forgotten_is_removed_but_never_oneself() -> None:
+    one, two = _member("s1"), _member("s2")
+    server = _Server([one], [_peer(one), _peer(two)])
+
+    async def run() -> None:
+        rules = _rules(server)
+        await rules.left(_meta(two))
+        await rules.gone("stranger")
+        await rules.gone(one.tags["id"])
+        assert server.done == [("remove", two.tags["id"])]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [NotLeader(None), TimeoutError()])
+def test_promotions_wait_for_stability_and_survive_errors(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "ROUND_S", 0.01)
+    members = [_member(f"s{i}") for i in (1, 2)]
+    peers = [_peer(members[0]), _peer(members[1], Suffrage.NONVOTER)]
+    server = _Server(members, peers)
+    server.error = error
+
+    async def run() -> None:
+        running = asyncio.get_running_loop().create_task(_rules(server).run())
+        async with asyncio.timeout(5):
+            await asyncio.sleep(0.03)
+            assert not running.done()
+            server.error = None
+            while not server.done:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        running.cancel()
+        await asyncio.wait([running])
+        assert server.done[0] == ("promote", members[1].tags["id"])
+
+    asyncio.run(run())
+
+
+def test_a_fourth_voter_is_promoted_only_once_stable() -> None:
+    members = [_member(f"s{i}") for i in range(1, 5)]
+    peers = [*map(_peer, members[:3]), _peer(members[3], Suffrage.NONVOTER)]
+    server = _Server(members, peers)
+    asyncio.run(_rules(server)._promote())
+    assert server.done == []
+
+
+@pytest.mark.parametrize(("alive", "forced"), [(3, ["s4"]), (2, [])])
+def test_dead_servers_go_only_when_replaced(alive: int, forced: list[str]) -> None:
+    members = [_member(f"s{i}") for i in range(1, alive + 1)]
+    members.append(_member("s4", MemberStatus.FAILED))
+    server = _Server(members, [_peer(m) for m in members])
+    asyncio.run(_rules(server)._remove_dead())
+    assert server.done == [("force_leave", name) for name in forced]
