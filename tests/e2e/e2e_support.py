@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from proconsul.app.worlds import netns_rules
 from proconsul.app.worlds.netns_network import NetnsNetwork
@@ -85,7 +86,8 @@ def envoys_agree(world: World) -> None:
 
 def cluster_stat(world: World, gateway: Host, pattern: str) -> int:
     """The sum of Envoy's counters whose names match the regular expression."""
-    text = world.envoy_admin(gateway).request("GET", f"/stats?filter={pattern}")[2].decode()
+    path = f"/stats?filter={quote(pattern)}"
+    text = world.envoy_admin(gateway).request("GET", path)[2].decode()
     return sum(int(line.rsplit(":", 1)[1]) for line in text.splitlines() if ": " in line)
 
 

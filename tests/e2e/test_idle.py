@@ -40,7 +40,7 @@ def _seen(world: World) -> dict[str, float]:
         seen[f"{server.label} packet connections reused"] = counter(world, server, f"{name}.reused")
     for gateway in world.gateways():
         seen[f"{gateway.label} connections accepted"] = cluster_stat(
-            world, gateway, r"^listener\..*8443\.downstream_cx_total$"
+            world, gateway, r"^tcp\.mesh_gateway\..*downstream_cx_total$"
         )
     network = world.network
     assert isinstance(network, NetnsNetwork)
