@@ -16,6 +16,7 @@ import msgpack
 
 from proconsul.util.errors import WireError
 
+_READ_BYTES = 8192
 _ITEMS_MAX = 1 << 16
 _ITEMS_TRUSTED = 256
 """Lists of so few may be announced at every level of nesting without being there: 2 MB at most."""
@@ -97,6 +98,8 @@ class StreamDecoder:
         self._unpacker = msgpack.Unpacker(
             raw=True,
             strict_map_key=False,
+            # Its buffer to begin with; the default of 1 MB is soon resident, for every stream.
+            read_size=min(_READ_BYTES, value_bytes_max),
             max_buffer_size=value_bytes_max,
             max_str_len=value_bytes_max,
             max_bin_len=value_bytes_max,

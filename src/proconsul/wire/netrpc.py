@@ -20,6 +20,7 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 HEADER_TEXT_BYTES_MAX = 256 * 1024
 """Of a header, the error text is the only part that can be long."""
 _HEADER_FIELDS_MAX = 16
+READ_BYTES = 8192
 
 EMPTY_BODY = b"\x80"
 """An empty struct: the body of a request without arguments, and of a response with an error."""
@@ -94,6 +95,8 @@ class _Splitter:
     def __init__(self, bytes_max: int) -> None:
         self._bytes_max = bytes_max
         self._unpacker = msgpack.Unpacker(
+            # Its buffer to begin with; the default of 1 MB is soon resident, for every stream.
+            read_size=READ_BYTES,
             max_buffer_size=2 * bytes_max + 65536,
             max_str_len=HEADER_TEXT_BYTES_MAX,
             max_bin_len=0,
