@@ -294,6 +294,7 @@ class _Process:
         old = self._config
         loaded = await asyncio.to_thread(load_config, old.argv)
         new = loaded.config
+        services, checks = definitions(new)  # before anything is taken over: they may be wrong
         changes = reloadable(old, new)
         for path in changes.needs_restart:
             log.warning("changed setting needs a restart of the agent to take effect: %s", path)
@@ -303,7 +304,6 @@ class _Process:
         logs.set_level(new.log.level)
         if isinstance(core, Server) and core.federation is not None and core.federation.refresher:
             core.federation.refresher.reload(new.primary_gateways)
-        services, checks = definitions(new)
         self._agent.registrations.reload(services, checks)
         self._agent.anti_entropy.trigger_full()
         self._config = build.after_reload(old, new)

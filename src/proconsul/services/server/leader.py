@@ -117,6 +117,8 @@ class LeaderDuties:
         server = self._server
         members = server.lan.members()
         for member in members:
+            if not server.is_leader:
+                return  # our end is on its way; the rest would only fail one by one
             await self._guarded(self._reconcile, member, False)
         for node in reconcile.reaped_nodes(server.store, (m.name for m in members)):
             if node != server.config.identity.node_name:
