@@ -164,7 +164,7 @@ def test_stop_ends_streams() -> None:
         await server.stop()
         assert (await status_of(call))[0] is not grpc.StatusCode.OK
         async with asyncio.timeout(5):  # the stream's end may reach us before its clean-up ends
-            while source.closed != 1:
+            while source.closed != 1:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     run(scenario, stop_grace_s=0.05)
