@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from proconsul.drivers.channel import Channel, Overflow
 from proconsul.drivers.scope import TaskScope
-from proconsul.drivers.stream import EndOfStream, Stream, StreamError
+from proconsul.drivers.stream import Stream, StreamError
 from proconsul.federation.names import NodeNameError, split_wan_name
 from proconsul.rpc.dialer import Destination, Dialer, Purpose
 from proconsul.util.errors import ProconsulError
@@ -121,7 +121,8 @@ class WanTransport:
                     data = await stream.read_exactly(length)
                 if self._on_packet is not None:
                     self._on_packet(data, stream.peer.address)
-        except (EndOfStream, TimeoutError):
+        except (StreamError, TimeoutError):
+            # However it ended, within TLS or beneath: its sender opens another
             return
         finally:
             stream.abort()

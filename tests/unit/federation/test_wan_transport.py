@@ -264,6 +264,16 @@ def test_a_frame_beyond_the_limit_ends_the_connection(caplog: pytest.LogCaptureF
     assert "s1.server.dc2.consul" in caplog.text
 
 
+def test_a_sender_that_vanishes_within_tls_is_no_error() -> None:
+    async def test(it: Fixture) -> None:
+        ours, theirs = memory_pair()
+        serving = asyncio.create_task(it.transport.ingest_packets(ours))
+        theirs.abort()
+        await serving
+
+    with_transport(test)
+
+
 def test_an_idle_sender_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wan_transport, "IDLE_S", 0.01)
     monkeypatch.setattr(wan_transport, "WRITE_S", 0.01)
