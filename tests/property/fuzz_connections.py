@@ -95,6 +95,7 @@ async def _http(data: bytes) -> None:
         connection.data_received(data[start : start + 16384])
         await asyncio.sleep(0)
     connection.connection_lost(None)
+    await asyncio.sleep(0)
     await server.aclose(0)
     assert not failures, failures
 

@@ -111,7 +111,8 @@ class HttpConnection(asyncio.Protocol):
         self._queue.clear()
         self._server.connection_closed(self)
         if self._task is not None:
-            self._task.cancel()
+            # Not before its first step: coroutines within it would be complained of as never awaited.
+            asyncio.get_running_loop().call_soon(self._task.cancel)
         if self._writable is not None:
             self._writable.set()
         self._transport = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from proconsul.drivers.http import HttpLimits, HttpServer, Request, Response
+from proconsul.drivers.http.protocol import HttpConnection
 
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _OK = b"HTTP/1.1 200 OK\r\n"
@@ -377,3 +378,27 @@ def test_unix_socket_replaces_a_stale_one_only(tmp_path: Path) -> None:
         assert path.read_text() == "precious"
 
     uvloop.run(run())
+
+
+def test_a_client_that_is_gone_at_once_leaves_no_coroutine_behind() -> None:
+    """What a handler returned begins before it is cancelled, or Python would complain of it."""
+    begun: list[bool] = []
+
+    async def inner() -> Response:
+        begun.append(True)
+        await asyncio.Event().wait()
+        return Response(200, b"")
+
+    async def outer(answer: Coroutine[Any, Any, Response]) -> Response:
+        return await answer
+
+    async def run() -> None:
+        server = HttpServer(lambda _request: outer(inner()))
+        connection = HttpConnection(server)
+        connection.connection_made(asyncio.Transport({"peername": ("127.0.0.1", 1)}))
+        connection.data_received(b"GET / HTTP/1.1\r\n\r\n")
+        connection.connection_lost(None)
+        await until(lambda: begun == [True] and len(server.scope) == 0)
+        await server.aclose(0)
+
+    asyncio.run(run())
