@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proconsul.replication.federation_state")
 
-ROUNDS_PER_S = 4.0
+ROUNDS_PER_S = 10.0
 """On average; the reference has 1, and then gateways that come one after another are seen late."""
-ROUNDS_BURST = 10
+ROUNDS_BURST = 20
 APPLIES_PER_S = 10.0
+APPLIES_BURST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class FederationStateReplicator:
         self._server, self._locator, self._metrics = server, locator, metrics
         self._wall = wall
         self._limiter = RateLimiter(ROUNDS_PER_S, ROUNDS_BURST)
-        self._apply_limiter = RateLimiter(APPLIES_PER_S, 1)
+        self._apply_limiter = RateLimiter(APPLIES_PER_S, APPLIES_BURST)
         self.status = ReplicationStatus()
 
     async def run(self) -> None:
