@@ -6,6 +6,7 @@ Both directions, each without and with TLS and gossip encryption.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import signal
 import subprocess
@@ -125,6 +126,18 @@ def test_keys_through_the_client(pair: Pair) -> None:
     assert client.ask("DELETE", "/v1/kv/k/a?cas=1")[2].strip() == b"false"
     assert client.ask("DELETE", "/v1/kv/k?recurse")[2].strip() == b"true"
     assert [agent.ask("GET", "/v1/kv/k?recurse")[0] for agent in pair.both] == [404, 404]
+
+
+def test_transactions_through_a_real_agent(pair: Pair) -> None:
+    real = next(agent for agent in pair.both if not agent.ours)
+    write = {"KV": {"Verb": "set", "Key": "txn/a", "Value": "b25l"}}
+    read = {"KV": {"Verb": "get", "Key": "txn/a"}}
+    done = real.put("/v1/txn", [write, read])
+    assert [r["KV"]["Key"] for r in done["Results"]] == ["txn/a", "txn/a"]
+    assert real.put("/v1/txn", [read])["Results"][0]["KV"]["Value"] == "b25l"
+    status, _, body = real.ask("PUT", "/v1/txn", [{"KV": {"Verb": "cas", "Key": "txn/a"}}, write])
+    assert (status, json.loads(body)["Errors"][0]["OpIndex"]) == (409, 0)
+    assert pair.same("/v1/kv/txn/?keys") == ["txn/a"]
 
 
 @pytest.mark.parametrize("asked", [0, 1])
@@ -263,7 +276,7 @@ HARMLESS = (
     "bootstrap = true", "heartbeat timeout reached", "No known Consul servers",
     "No servers available", "No cluster leader", "connection refused", "EOF", "connection reset",
     "broken pipe", "Check is now", "Check missed TTL", "not part of the cluster", "Suspect",
-    "Refuting", "i/o timeout", "no known leader", "Error pushing", "shutting down", "server is dead",
+    "Refuting", "refuting", "i/o timeout", "no known leader", "Error pushing", "shutting down", "server is dead",
     "Got a ping", "couldn't join", "Join cluster failed", "failed to get conn", "other probes failed",
     "Failed to re-join any", "has failed, no acks", "socket connection failed",
 )  # fmt: skip

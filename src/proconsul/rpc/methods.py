@@ -8,7 +8,7 @@ from proconsul.domain import catalog as c
 from proconsul.domain import connect as ca
 from proconsul.domain import coordinate as co
 from proconsul.domain import federation as f
-from proconsul.domain import kv
+from proconsul.domain import kv, txn
 from proconsul.domain import mesh_requests as mr
 from proconsul.domain import operator as op
 from proconsul.domain import options as o
@@ -56,6 +56,8 @@ METHODS: dict[str, Method] = {
         Method("KVS.Get", kv.KeyRequest, kv.IndexedDirEntries, _LEADER),
         Method("KVS.List", kv.KeyRequest, kv.IndexedDirEntries, _LEADER),
         Method("KVS.ListKeys", kv.KeyListRequest, kv.IndexedKeyList, _LEADER),
+        Method("Txn.Apply", txn.TxnRequest, txn.TxnResponse, _LEADER, is_read=False),
+        Method("Txn.Read", txn.TxnReadRequest, txn.TxnReadResponse, _LEADER),
         Method("Internal.NodeInfo", o.NodeSpecificRequest, c.IndexedNodeDump, _LEADER),
         Method("Internal.NodeDump", o.DCSpecificRequest, c.IndexedNodeDump, _LEADER),
         Method("Internal.ServiceDump", o.ServiceDumpRequest, c.IndexedCheckServiceNodes, _LEADER),

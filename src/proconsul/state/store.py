@@ -12,6 +12,8 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from proconsul.domain.operator import AutopilotConfig, AutopilotSetConfigRequest
+from proconsul.domain.txn import TxnError, TxnOp, TxnResult
+from proconsul.state import txn
 from proconsul.state.catalog_queries import CatalogQueries
 from proconsul.state.connect import ConnectQueries
 from proconsul.state.coordinates import CoordinateQueries
@@ -73,6 +75,14 @@ class Store:
             raise
         self._watches.fire(tx.touched)
         return result
+
+    def read_transaction(self, ops: list[TxnOp]) -> tuple[list[TxnResult], list[TxnError]]:
+        """Run operations on the state as it is; whatever they would write does not stay."""
+        tx = Transaction(self._tables, self.last_index())
+        try:
+            return txn.apply(tx, ops)
+        finally:
+            tx.rollback()
 
     def replace_all(self, tables: Tables) -> None:
         """Swap in restored tables. Every watch fires; indexes may go backwards, here only."""

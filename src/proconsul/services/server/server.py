@@ -44,6 +44,7 @@ from proconsul.rpc.endpoints import (
     kvs,
     mesh,
     status,
+    txn,
 )
 from proconsul.rpc.endpoints.internal import Coordinates
 from proconsul.rpc.forward import ForwardConfig, Forwarder
@@ -214,6 +215,7 @@ class Server:
                 *internal.endpoints(self, self._coordinates),
                 *federation.endpoints(self, self.unix_ns),
                 *mesh.endpoints(self),
+                *txn.endpoints(self),
                 *connect_ca.endpoints(
                     self,
                     self.unix_ns,
