@@ -108,6 +108,22 @@ class ConnectionPool:
         for key in [key for key in self._connections if key.datacenter == datacenter]:
             self._connections.pop(key).session.abort()
 
+    def moved(self, to: Destination) -> None:
+        """A server is at `to` from now on: end what goes to, or is dialled at, its old address.
+
+        Nobody may be there any more, and then only a timeout would tell.
+        """
+
+        def is_old(key: Key) -> bool:
+            same = (key.datacenter, key.node) == (to.datacenter, to.node)
+            return same and key.address != to.address
+
+        for key in [key for key in self._connections if is_old(key)]:
+            self._connections.pop(key).session.abort()
+        for key, dial in list(self._dials.items()):
+            if is_old(key):
+                _ = dial.cancel()
+
     async def aclose(self) -> None:
         """End every connection. Calls that wait fail."""
         self._closed = True
@@ -163,7 +179,8 @@ class ConnectionPool:
         except asyncio.CancelledError:
             if dial.cancelled():
                 # The shared dial was cancelled, not we.
-                raise TransportError("rpc error: shutdown", safe_to_retry=True) from None  # noqa: ASYNC104
+                reason = "shutdown" if self._closed else f"{to.node} is elsewhere now"
+                raise TransportError(f"rpc error: {reason}", safe_to_retry=True) from None  # noqa: ASYNC104
             raise
         if isinstance(result, ProconsulError):
             raise result.with_traceback(None)

@@ -194,6 +194,28 @@ def test_a_dial_outlives_the_caller_that_began_it() -> None:
     run(test)
 
 
+def test_what_leads_to_an_old_address_ends_when_a_server_moves() -> None:
+    async def test() -> None:
+        pool, dialer = build()
+        here, other = S1, Destination("dc1", "s2", ("10.0.0.2", 8300))
+        there = Destination("dc1", "s1", ("10.0.0.9", 8300))
+        for to in (here, other, there):
+            assert await pool.rpc(to, "Test.Echo", b"\x80", soon()) == b"\x80"
+        pool.moved(there)
+        assert len(pool) == 2
+        dialling = asyncio.create_task(pool.rpc(here, "Test.Echo", b"\x80", soon()))
+        await until(lambda: len(dialer.dialled) == 4)
+        pool.moved(there)
+        with pytest.raises(TransportError, match="s1 is elsewhere now") as caught:
+            await dialling
+        assert caught.value.safe_to_retry
+        assert await pool.rpc(there, "Test.Echo", b"\x80", soon()) == b"\x80"
+        assert len(dialer.dialled) == 4
+        await pool.aclose()
+
+    run(test)
+
+
 def test_idle_connections_are_reaped() -> None:
     async def test() -> None:
         dialer = MemoryDialer(Service())

@@ -112,6 +112,7 @@ class Client:
                 if event.kind in (MemberEventKind.JOIN, MemberEventKind.UPDATE):
                     log.info("adding server: server=%s", member.name)
                     self.router.add_server(AREA_LAN, server)
+                    self.pool.moved(server.destination)
                     self._servers_changed.set()
                 else:
                     log.info("removing server: server=%s", member.name)
