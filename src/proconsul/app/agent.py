@@ -94,8 +94,8 @@ class _Process:
             self._write_pid()
             log.info("agent: Consul agent running! node=%s", self._config.node_name)
             # What is loaded by now stays: collections need not look at it again.
-            gc.collect()
             gc.freeze()
+            gc.enable()
             await self._until_end(agent)
         finally:
             if http is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 from importlib import import_module
 
 from proconsul import CONSUL_VERSION, VERSION
@@ -28,6 +29,8 @@ def run(parsed: Parsed) -> int:
     out(banner(config, node_id))
     out("\n==> Log data will now stream in as it occurs:\n")
 
+    # Until it runs: what a start makes is kept, and looking through it again and again costs time
+    gc.disable()
     # By name, as every command is found: the composition root stands above this row
     run_agent = import_module("proconsul.app.agent").run
     return int(run_agent(dataclasses.replace(config, node_id=node_id)))
