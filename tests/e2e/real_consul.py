@@ -13,8 +13,11 @@ from proconsul.app.worlds.world import World
 
 OURS, THEIRS = Software.PROCONSUL, Software.CONSUL
 
-# Consul tries its first join of the WAN before its gateways are up, then waits this long
-_RETRY = {"retry_interval_wan": "1s"}
+_CONFIG: Mapping[str, object] = {
+    # Consul tries its first join of the WAN before its gateways are up, then waits this long
+    "retry_interval_wan": "1s",
+    "performance": {"raft_multiplier": 1, "leave_drain_time": "100ms"},
+}
 _COMPLAINT = re.compile(r"\[(?:WARN|ERROR|ERR)\]")
 _HARMLESS = re.compile(
     # A member that was away for a moment says that it is here
@@ -30,7 +33,7 @@ _UNKNOWN = re.compile(
 def spec_of(*software: Software) -> WorldSpec:
     """One server and one gateway a datacenter; the first is the primary."""
     datacenters = [DatacenterSpec(f"dc{n}", software=s) for n, s in enumerate(software, 1)]
-    return WorldSpec(tuple(datacenters), agent_config=_RETRY)
+    return WorldSpec(tuple(datacenters), agent_config=_CONFIG)
 
 
 def server_of(world: World, software: Software) -> Host:

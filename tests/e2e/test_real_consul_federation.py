@@ -23,6 +23,8 @@ from proconsul.testing.worlds import Worlds
 pytestmark = [pytest.mark.netns, pytest.mark.peer]
 
 WHOLE_S = 30.0
+LEFT = 3
+"""Serf's status of a member that said goodbye."""
 ROLES = {"ours-primary": (OURS, THEIRS), "real-primary": (THEIRS, OURS)}
 
 
@@ -281,25 +283,26 @@ def test_secondary_reaches_the_primary_without_its_own_gateway(world: World) -> 
     proof.whole(world, WHOLE_S)
 
 
-def test_secondary_leaves_and_comes_back(world: World) -> None:
-    primary, secondary = world.servers()
-    name = f"{secondary.name}.dc2"
-    real.command(world, secondary, THEIRS, "leave")
-    assert world.agent(secondary).wait(20.0)
+@pytest.mark.parametrize("datacenter", ["dc1", "dc2"])
+def test_leaves_and_comes_back(world: World, datacenter: str) -> None:
+    leaver = world.servers(datacenter)[0]
+    other = next(s for s in world.servers() if s is not leaver)
+    real.command(world, leaver, THEIRS, "leave")
+    assert world.agent(leaver).wait(20.0)
 
     def gone() -> None:
-        member = real.wan_members(world, primary)[name]
-        if member["Status"] != 3:
-            raise Missing(f"{name} has status {member['Status']}")
+        member = real.wan_members(world, other)[f"{leaver.name}.{datacenter}"]
+        if member["Status"] != LEFT:
+            raise Missing(f"{leaver.name} has status {member['Status']}")
 
-    until(gone, f"{name} has left", 10.0)
-    world.start_agent(secondary)
+    until(gone, f"{leaver.name} has left", 10.0)
+    world.start_agent(leaver)
 
     def again() -> None:
         # To the client of its own datacenter it has left, so nobody there looks for it
-        real.command(world, secondary, THEIRS, "join", world.gateways("dc2")[0].lan)
+        real.command(world, leaver, THEIRS, "join", world.gateways(datacenter)[0].lan)
 
-    until(again, "the secondary's server is up", WHOLE_S)
+    until(again, f"{leaver.name} is up", WHOLE_S)
     proof.whole(world, WHOLE_S)
 
 

@@ -1,9 +1,10 @@
 """Tells a server of another datacenter who we are, after it was away for a moment.
 
 A server that was killed and came back at once is never missed by gossip: its successor answers the
-pings, but knows nobody until the next push/pull, up to a minute later. Servers of ours look for other
-datacenters themselves (`retry_join.WanJoiner`), those of the reference's primary do not. A broken
-RPC connection that could be made again is the sign of it.
+pings, but knows nobody until the next push/pull, up to a minute later. Nor does a server know us whom
+the news of our joining could not reach, since no gateway led there yet. Servers of ours look for
+other datacenters themselves (`retry_join.WanJoiner`), the reference's do not. A connection, of RPC or
+of packets, that can be made after it could not, or broke, is the sign of both.
 """
 
 from __future__ import annotations

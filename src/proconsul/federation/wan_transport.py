@@ -46,10 +46,17 @@ class WanTransport:
     """A `GossipTransport` that sends to other datacenters by gateway."""
 
     def __init__(
-        self, inner: GossipTransport, datacenter: str, dialer: Dialer, metrics: Metrics
+        self,
+        inner: GossipTransport,
+        datacenter: str,
+        dialer: Dialer,
+        metrics: Metrics,
+        on_recovered: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`on_recovered(node)` is called when packets reach a member again that did not before."""
         self._inner, self._datacenter, self._dialer = inner, datacenter, dialer
-        self._metrics = metrics
+        self._metrics, self._on_recovered = metrics, on_recovered
+        self._unreached: set[str] = set()
         self._scope = TaskScope("wan-transport")
         self._peers: dict[str, _PacketPeer] = {}
         self._on_packet: Callable[[bytes, Address], None] | None = None
@@ -84,7 +91,8 @@ class WanTransport:
             if len(self._peers) >= PEERS_MAX:
                 log.error("packet for %s dropped: already %d WAN peers", node, PEERS_MAX)
                 return
-            peer = _PacketPeer(Destination(datacenter, short, address), self._dialer, self._metrics)
+            to = Destination(datacenter, short, address)
+            peer = _PacketPeer(to, self._dialer, self._metrics, lambda ok: self._reached(node, ok))
             self._peers[node] = peer
             _ = self._scope.spawn(f"packets/{node}", self._run_peer(node, peer))
         peer.queue.put_nowait(data)
@@ -94,6 +102,14 @@ class WanTransport:
             await peer.run()
         finally:
             del self._peers[node]
+
+    def _reached(self, node: str, ok: bool) -> None:
+        if not ok:
+            if len(self._unreached) < PEERS_MAX:
+                self._unreached.add(node)
+        elif node in self._unreached:
+            self._unreached.discard(node)
+            self._on_recovered(node)
 
     async def open_stream(self, node: str, address: Address, deadline: float) -> Stream:
         """A gossip stream to `node`, whose address matters only within our own datacenter."""
@@ -147,8 +163,12 @@ class WanTransport:
 class _PacketPeer:
     """The way to one remote member: a bounded queue, one task, at most one connection."""
 
-    def __init__(self, to: Destination, dialer: Dialer, metrics: Metrics) -> None:
+    def __init__(
+        self, to: Destination, dialer: Dialer, metrics: Metrics, reached: Callable[[bool], None]
+    ) -> None:
+        """`reached` is told of every connection that is made, not made, or closed by the peer."""
         self._to, self._dialer, self._metrics = to, dialer, metrics
+        self._reached = reached
         self.queue: Channel[bytes] = Channel(QUEUE_PACKETS, Overflow.DROP_OLDEST)
         self.connected = False
 
@@ -167,6 +187,7 @@ class _PacketPeer:
                 # A datagram without a way is lost; memberlist notices by the missing ack.
                 log.debug("packet to %s in %s lost: %s", self._to.node, self._to.datacenter, error)
                 self._metrics.incr("consul.federation.packet.lost", 1)
+                self._reached(False)
                 return
 
     async def _dial_and_send(self, first: bytes) -> None:
@@ -174,10 +195,13 @@ class _PacketPeer:
         stream = await self._dialer.dial(self._to, Purpose.WAN_GOSSIP_PACKET, loop.time() + DIAL_S)
         self._metrics.incr("consul.federation.packet_conn.opened", 1)
         self.connected = True
+        self._reached(True)
         try:
             async with TaskScope("packet-conn") as scope:
                 gone = scope.spawn("reader", _until_closed(stream))
                 await self._send_queued(stream, first, gone)
+                if gone.done():
+                    self._reached(False)
         finally:
             self.connected = False
             stream.abort()

@@ -50,13 +50,15 @@ class Fixture:
     metrics: Metrics
     packets: list[tuple[bytes, Address]] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
+    recovered: list[str] = field(default_factory=list)
 
 
 def with_transport(test: Callable[[Fixture], Awaitable[None]]) -> None:
     async def main() -> None:
         network, dialer, metrics = MemoryNetwork(), FakeDialer(), Metrics()
-        transport = WanTransport(MemoryTransport(network), "dc1", dialer, metrics)
-        it = Fixture(transport, dialer, network, metrics)
+        recovered: list[str] = []
+        transport = WanTransport(MemoryTransport(network), "dc1", dialer, metrics, recovered.append)
+        it = Fixture(transport, dialer, network, metrics, recovered=recovered)
 
         async def on_stream(stream: Stream) -> None:
             it.streams.append(stream)
@@ -128,9 +130,11 @@ def test_a_peer_that_closes_is_noticed_before_a_packet_is_lost_on_it() -> None:
         assert await packet(it.dialer.far[0]) == b"one"
         it.dialer.far[0].abort()
         await until(lambda: it.transport.connections() == 0)
+        assert it.recovered == []
         it.transport.send_packet("s1.dc2", NOWHERE, b"two")
         await until(lambda: len(it.dialer.far) == 2)
         assert await packet(it.dialer.far[1]) == b"two"
+        assert it.recovered == ["s1.dc2"]
 
     with_transport(test)
 
@@ -154,6 +158,7 @@ def test_without_a_way_packets_are_lost_silently_and_tried_again() -> None:
         it.transport.send_packet("s1.dc2", NOWHERE, b"two")
         await until(lambda: it.dialer.far)
         assert await packet(it.dialer.far[0]) == b"two"
+        assert it.recovered == ["s1.dc2"]
 
     with_transport(test)
 

@@ -98,7 +98,9 @@ class Federation:
     def wan_transport(self, plain: SocketTransport) -> WanTransport:
         """The WAN pool's transport, on top of the plain one."""
         server = self._server
-        self.transport = WanTransport(plain, server.datacenter, self.dialer, server.metrics)
+        self.transport = WanTransport(
+            plain, server.datacenter, self.dialer, server.metrics, self._greet
+        )
         return self.transport
 
     def start(self, scope: TaskScope) -> None:
@@ -124,10 +126,12 @@ class Federation:
 
     def reconnected(self, to: Destination) -> None:
         """An RPC connection to a server was broken and is there again: it may have restarted."""
+        if to.datacenter != self._server.datacenter:
+            self._greet(f"{to.node}.{to.datacenter}")
+
+    def _greet(self, node: str) -> None:
         wan = self._server.wan
-        if wan is None or to.datacenter == self._server.datacenter:
-            return
-        member = wan.member(f"{to.node}.{to.datacenter}")
+        member = wan.member(node) if wan is not None else None
         if member is not None and member.status is MemberStatus.ALIVE:
             host, port = member.address
             rendered = f"[{host}]" if ":" in host else host
