@@ -8,17 +8,10 @@ from typing import Any, NamedTuple
 from proconsul.config.model import AgentConfig
 
 _RELOADABLE = frozenset(
-    {
-        "acl.tokens", "check_definitions", "discovery_max_stale_s", "http.block_endpoints",
-        "http.response_headers", "limits.http_max_conns_per_client",
-        "limits.https_handshake_timeout_s", "limits.rpc_handshake_timeout_s",
-        "limits.rpc_max_burst", "limits.rpc_max_conns_per_client", "limits.rpc_rate",
-        "log.level", "node_meta", "primary_gateways", "primary_gateways_interval_s",
-        "service_definitions", "telemetry.allowed_prefixes", "telemetry.blocked_prefixes",
-        "tls",
-    }
-)  # fmt: skip
-"""Field paths of AgentConfig: Consul's reloadable settings, TLS material, and the gateways."""
+    {"check_definitions", "log.level", "primary_gateways", "service_definitions", "tls"}
+)
+"""Field paths of AgentConfig that `app.agent` takes over. Consul reloads a few more (limits, tokens,
+node meta); until ours does, a change of those is reported as needing a restart."""
 
 
 class Changes(NamedTuple):

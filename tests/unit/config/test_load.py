@@ -243,4 +243,4 @@ def test_node_id_is_made_once(tmp_path: Path) -> None:
 def test_reload_sorts_the_changes() -> None:
     old = replace(hcl("").config, node_id="resolved")
     new = hcl('log_level = "WARN" domain = "x" limits { rpc_rate = 5 }').config
-    assert reloadable(old, new) == (["limits.rpc_rate", "log.level"], ["dns.domain"])
+    assert reloadable(old, new) == (["log.level"], ["limits.rpc_rate", "dns.domain"])
