@@ -17,8 +17,6 @@ pytestmark = [pytest.mark.netns, pytest.mark.peer]
 
 ABSENT_S = 5.0
 WHOLE_S = 30.0
-MOVED_S = 75.0
-"""A dead member's name is given to another address after 30 s (dead-node reclaim, as Consul's)."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +66,7 @@ def test_host_comes_back_with_another_address(world: World, role: Role) -> None:
     host = next(h for h in world.hosts if h.datacenter.name == "dc2" and h.role is role)
     world.move(host)
     world.start_host(host)
-    proof.whole(world, MOVED_S)
+    proof.whole(world, WHOLE_S)
     _known_at(world, host)
     proof.isolated(world)
 
