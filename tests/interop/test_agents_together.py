@@ -280,7 +280,8 @@ HARMLESS = (
     "bootstrap = true", "heartbeat timeout reached", "No known Consul servers",
     "No servers available", "No cluster leader", "connection refused", "EOF", "connection reset",
     "broken pipe", "Check is now", "Check missed TTL", "not part of the cluster", "Suspect",
-    "Refuting", "refuting", "i/o timeout", "no known leader", "Error pushing", "shutting down", "server is dead",
+    "Refuting", "refuting",
+    "i/o timeout", "no known leader", "Error pushing", "shutting down", "server is dead",
     "Got a ping", "couldn't join", "Join cluster failed", "failed to get conn", "other probes failed",
     "Failed to re-join any", "has failed, no acks", "socket connection failed",
 )  # fmt: skip

@@ -54,9 +54,12 @@ class LeaderDuties:
             await self._established(scope)
             server.ready_for_consistent_reads = True
             try:
+                # A server that has just started may lead before the others have found it again:
+                # whom it misses is not taken from the catalog until the second round.
+                await self._reconcile_all(reap=False)
                 while True:
-                    await self._reconcile_all()
                     await self._work_off(server.config.reconcile_s)
+                    await self._reconcile_all()
             finally:
                 server.ready_for_consistent_reads = False
 
@@ -113,13 +116,15 @@ class LeaderDuties:
 
     # -- the catalog -----------------------------------------------------------------------
 
-    async def _reconcile_all(self) -> None:
+    async def _reconcile_all(self, *, reap: bool = True) -> None:
         server = self._server
         members = server.lan.members()
         for member in members:
             if not server.is_leader:
                 return  # our end is on its way; the rest would only fail one by one
             await self._guarded(self._reconcile, member, False)
+        if not reap:
+            return
         for node in reconcile.reaped_nodes(server.store, (m.name for m in members)):
             if node != server.config.identity.node_name:
                 await self._guarded(self._reaped, node)
