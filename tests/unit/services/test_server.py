@@ -245,9 +245,9 @@ def test_three_servers_elect_forward_and_lose_their_leader(tmp_path: Path) -> No
             with pytest.raises(ProconsulError, match="Must provide key"):
                 await follower.call("KVS.Apply", _put(""))
             assert await follower.call("Status.Leader", o.DCSpecificRequest()) == (
-                leader.leader_address()
+                leader.views.leader_address()
             )
-            peers = follower.peers().servers or ()
+            peers = follower.views.peers().servers or ()
             assert {p.node for p in peers} == set(names)
             assert [p.node for p in peers if p.leader] == [leader.config.identity.node_name]
             for server in servers:
@@ -278,9 +278,9 @@ def test_a_server_that_leaves_is_taken_out_of_raft(tmp_path: Path) -> None:
             leader = _leader(servers)
             assert leader is not None
             gone = next(s for s in servers if s is not leader)
-            await until(lambda: len(leader.peers().servers or ()) == 3)
+            await until(lambda: len(leader.views.peers().servers or ()) == 3)
             await gone.leave()
-            await until(lambda: len(leader.peers().servers or ()) == 2)
+            await until(lambda: len(leader.views.peers().servers or ()) == 2)
             name = gone.config.identity.node_name
             await until(lambda: leader.store.catalog.node(name).value is None)
 

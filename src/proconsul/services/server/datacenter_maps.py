@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from proconsul.core.gossip.serf import Coordinate, Member, MemberStatus
 from proconsul.domain import coordinate as co
+from proconsul.drivers.gossip.pool import GossipPool
+from proconsul.rpc.server_meta import ServerMeta
 from proconsul.services.server.reconcile import server_of
 
 
@@ -24,3 +26,18 @@ def datacenter_maps(
         row = co.NodeCoordinate(node=server.node, coord=coord)
         found.setdefault(server.datacenter, []).append(row)
     return [co.DatacenterMap(datacenter=dc, coordinates=found[dc]) for dc in sorted(found)]
+
+
+def wan_maps(wan: GossipPool) -> list[co.DatacenterMap]:
+    """The maps of a WAN pool, this server's own coordinate included."""
+    positions = wan.coordinates()
+    if (here := wan.coordinate()) is not None:
+        positions[wan.local().name] = here
+    return datacenter_maps(wan.members(), positions)
+
+
+def round_trip_s(wan: GossipPool, server: ServerMeta) -> float | None:
+    """The estimated round trip to a server of the pool, in seconds; None if it is not known."""
+    here = wan.coordinate()
+    there = wan.coordinates().get(f"{server.node}.{server.datacenter}")
+    return None if here is None or there is None else here.distance_to(there)

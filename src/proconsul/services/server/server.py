@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, MemberStatus
 from proconsul.domain import coordinate as co
 from proconsul.domain import errors
-from proconsul.domain import operator as op
 from proconsul.domain.acl import AllowAll, Authorizer
-from proconsul.domain.base import decode, encode
 from proconsul.domain.connect import IndexedCARoots
 from proconsul.domain.messages import IGNORE_UNKNOWN_TYPE_FLAG, MessageType, encode_command
 from proconsul.domain.options import DCSpecificRequest
@@ -49,23 +47,19 @@ from proconsul.rpc.endpoints import (
 from proconsul.rpc.endpoints.internal import Coordinates
 from proconsul.rpc.forward import ForwardConfig, Forwarder
 from proconsul.rpc.listener import Handlers, ListenerConfig, RpcListener
-from proconsul.rpc.methods import RaftStats
 from proconsul.rpc.pool import ConnectionPool
 from proconsul.rpc.router import AREA_LAN, AREA_WAN, Router
 from proconsul.rpc.server_meta import ServerMeta
 from proconsul.rpc.server_session import RpcServerSession
 from proconsul.rpc.table import EndpointTable
-from proconsul.services.server.bootstrap import (
-    first_configuration,
-    may_bootstrap,
-    raft_address,
-)
+from proconsul.services.server.bootstrap import PEER_QUERY_S, Bootstrapper, raft_address
 from proconsul.services.server.config import ServerConfig
-from proconsul.services.server.datacenter_maps import datacenter_maps
+from proconsul.services.server.datacenter_maps import round_trip_s, wan_maps
 from proconsul.services.server.federation import Federation, ServerFederation
 from proconsul.services.server.fsm import RaftFsm
 from proconsul.services.server.leader import LeaderDuties
 from proconsul.services.server.pools import make_pool
+from proconsul.services.server.raft_views import RaftViews
 from proconsul.services.server.reconcile import server_of
 from proconsul.services.server.tags import lan_merge, server_tags, wan_merge
 from proconsul.state.errors import StateError
@@ -88,8 +82,6 @@ COMMAND_BYTES_MAX = 8 << 20
 """Of one Raft entry. A replica that lags has to get it within a heartbeat's time, or elections
 follow; Consul splits what exceeds 512 KB, and its own limits keep requests far below this."""
 LEAVE_REMOVED_S = 15.0
-PEER_QUERIES_MAX = 6
-PEER_QUERY_S = 5.0
 LAN_SNAPSHOT, WAN_SNAPSHOT = "serf/local.snapshot", "serf/remote.snapshot"
 
 
@@ -132,6 +124,10 @@ class Server:
         self.lan = self._lan_pool()
         self.wan = self._wan_pool()
         self.raft = self._raft_node()
+        self._bootstrapper = Bootstrapper(
+            identity, config.bootstrap_expect, self.raft, self.pool, self._lan_servers
+        )
+        self.views = RaftViews(self.raft, self.router, identity.datacenter)
         self._coordinates = Coordinates(self, self.wan_coordinates)
         self._forwarder = Forwarder(
             ForwardConfig(identity.datacenter, identity.primary_datacenter, config.rpc_hold_s),
@@ -150,7 +146,6 @@ class Server:
         self._listener = self._rpc_listener()
         self._leader: LeaderDuties | None = None
         self._leader_task: asyncio.Task[None] | None = None
-        self._bootstrapping = config.bootstrap_expect > 0
         self._heard_from_leader = False
         self._started = asyncio.Event()
         self.primary_appeared = Signal()
@@ -208,7 +203,7 @@ class Server:
     def _table(self) -> EndpointTable:
         return EndpointTable(
             [
-                *status.endpoints(self, self),
+                *status.endpoints(self, self.views),
                 *catalog.endpoints(self, self.datacenters),
                 *health.endpoints(self),
                 *kvs.endpoints(self),
@@ -365,8 +360,8 @@ class Server:
                 if self._leader is not None:
                     reaped = event.kind is MemberEventKind.REAP
                     self._leader.member_changed(member, reaped=reaped)
-            if self._bootstrapping and event.kind is MemberEventKind.JOIN:
-                _ = self._scope.spawn("bootstrap", self._maybe_bootstrap())
+            if self._bootstrapper.waiting and event.kind is MemberEventKind.JOIN:
+                _ = self._scope.spawn("bootstrap", self._bootstrapper.look())
             if self.federation is not None:
                 self.federation.lan_changed()
         if self._on_member_event is not None:
@@ -389,6 +384,8 @@ class Server:
         match kind:
             case MemberEventKind.JOIN | MemberEventKind.UPDATE:
                 self.router.add_server(area, server)
+                if area == AREA_LAN:
+                    self.pool.moved(server.destination)
                 log.info("Adding %s server: server=%s", area.upper(), member.name)
             case MemberEventKind.FAILED:
                 self.router.fail_server(area, server)
@@ -397,47 +394,8 @@ class Server:
                 self.router.remove_server(area, server)
                 log.info("Removing %s server: server=%s", area.upper(), member.name)
 
-    async def _maybe_bootstrap(self) -> None:
-        """All expected servers are there, and none of them has a cluster yet: begin one."""
-        expect, datacenter = self.config.bootstrap_expect, self.datacenter
-        if not self._bootstrapping or self.raft.has_state:
-            self._bootstrapping = False
-            return
-        servers = [s for m in self.lan.members() if (s := server_of(m)) is not None]
-        if not may_bootstrap(servers, expect, datacenter):
-            return
-        for server in servers:
-            if server.id != self.config.identity.node_id and await self._has_peers(server):
-                log.info(
-                    "Existing Raft peers reported by server, disabling bootstrap mode: server=%s",
-                    server.name,
-                )
-                self._bootstrapping = False
-                return
-        if self._bootstrapping and not self.raft.has_state:
-            self._bootstrapping = False
-            log.info("Found expected number of peers, attempting bootstrap: peers=%d", len(servers))
-            self.raft.bootstrap(first_configuration(servers, datacenter))
-
-    async def _has_peers(self, server: ServerMeta) -> bool:
-        """Whether a server already belongs to a cluster. One that does not answer has none."""
-        body = encode(DCSpecificRequest(datacenter=self.datacenter))
-        loop = asyncio.get_running_loop()
-        for attempt in range(PEER_QUERIES_MAX):
-            try:
-                answer = await self.pool.rpc(
-                    server.destination, "Status.Peers", body, loop.time() + PEER_QUERY_S
-                )
-            except ProconsulError as error:
-                log.error(
-                    "Failed to confirm peer status for server (will retry): server=%s error=%s",
-                    server.name,
-                    error,
-                )
-                await asyncio.sleep(min(0.2 * 2**attempt, 5.0))
-            else:
-                return bool(decode(answer, list[str] | None))  # type: ignore[arg-type]
-        return False
+    def _lan_servers(self) -> list[ServerMeta]:
+        return [server for m in self.lan.members() if (server := server_of(m)) is not None]
 
     # -- leadership ------------------------------------------------------------------------
 
@@ -586,7 +544,7 @@ class Server:
                 "bootstrap": str(self.config.bootstrap).lower(),
                 "known_datacenters": str(len(self.router.datacenters())),
                 "leader": str(self.is_leader).lower(),
-                "leader_addr": self.leader_address(),
+                "leader_addr": self.views.leader_address(),
                 "server": "true",
             },
             "raft": self.raft.stats(),
@@ -610,55 +568,10 @@ class Server:
 
     def wan_coordinates(self) -> list[co.DatacenterMap]:
         """The servers of all datacenters; empty without a WAN."""
-        wan = self.wan
-        if wan is None:
-            return []
-        positions = wan.coordinates()
-        if (here := wan.coordinate()) is not None:
-            positions[wan.local().name] = here
-        return datacenter_maps(wan.members(), positions)
+        return [] if self.wan is None else wan_maps(self.wan)
 
     def _round_trip_s(self, server: ServerMeta) -> float | None:
-        if self.wan is None or (here := self.wan.coordinate()) is None:
-            return None
-        there = self.wan.coordinates().get(f"{server.node}.{server.datacenter}")
-        return here.distance_to(there) if there is not None else None
-
-    # -- views of Raft ---------------------------------------------------------------------
-
-    def leader_address(self) -> str:
-        """See `RaftView.leader_address`."""
-        leader = self.raft.leader
-        return leader[1] if leader is not None else ""
-
-    def peers(self) -> op.RaftConfigurationResponse:
-        """See `RaftView.peers`."""
-        configuration, index = self.raft.configuration()
-        leader = self.leader_address()
-        names = {s.id: s.node for s in self.router.servers(self.datacenter)}
-        return op.RaftConfigurationResponse(
-            servers=[
-                op.RaftServer(
-                    id=s.id,
-                    node=names.get(s.id, "(unknown)"),
-                    address=s.address,
-                    leader=s.address == leader,
-                    protocol_version="3",
-                    voter=s.suffrage is Suffrage.VOTER,
-                )
-                for s in configuration.servers
-            ],
-            index=index,
-        )
-
-    def log_position(self) -> RaftStats:
-        """See `RaftView.log_position`."""
-        stats = self.raft.stats()
-        return RaftStats(
-            last_contact=stats.get("last_contact", ""),
-            last_index=int(stats.get("last_log_index", "0")),
-            last_term=int(stats.get("last_log_term", "0")),
-        )
+        return None if self.wan is None else round_trip_s(self.wan, server)
 
     def alive_wan_servers(self, datacenter: str) -> list[Member]:
         """Members of the WAN pool that are alive in `datacenter`."""
