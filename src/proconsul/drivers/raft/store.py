@@ -19,6 +19,7 @@ import lmdb
 
 from proconsul.core.raft.log import MemoryLogStore
 from proconsul.core.raft.types import HardState, Output, RaftError
+from proconsul.util.errors import WireError
 from proconsul.wire.raft import Entry, decode_entry, encode_entry
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class LmdbStore:
                 str(self._path), map_size=map_bytes, max_dbs=4, mode=0o600, meminit=False,
                 max_readers=16,
             )  # fmt: skip
+            self._fill_up()
             self._logs = self._env.open_db(b"logs")
             self._conf = self._env.open_db(b"conf")
         except (lmdb.Error, OSError) as error:
@@ -100,6 +102,18 @@ class LmdbStore:
                 "log; restore the directory from a backup, or move it away to let this server "
                 "fetch its state from the other servers"
             ) from error
+
+    def _fill_up(self) -> None:
+        """Give a file that lost its end (a full disk, a repair) zeros there.
+
+        A read of a mapped page beyond the file's end would kill the process (SIGBUS); of zeros LMDB
+        says that they are corrupt. A sound file may be a little short too: LMDB never writes pages
+        that were taken and freed within one transaction. So this is no reason to refuse it.
+        """
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        path = self._path / "data.mdb"
+        if path.stat().st_size < needed:
+            os.truncate(path, needed)
 
     def _lock_directory(self) -> int:
         try:
@@ -127,7 +141,7 @@ class LmdbStore:
         try:
             with self._resizing, self._env.begin(buffers=True) as txn:
                 yield txn
-        except lmdb.Error as error:
+        except (lmdb.Error, WireError) as error:
             raise StoreError(
                 f"raft log in {self._path} cannot be read ({error}): restore it from a backup, or "
                 "move the directory away to let this server fetch its state from the other servers"

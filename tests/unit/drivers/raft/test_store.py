@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,28 @@ def test_unusable_directories_are_named(tmp_path: Path) -> None:
     (damaged / "data.mdb").write_bytes(b"not a database" * 1000)
     with pytest.raises(StoreError, match=r"damaged.*restore the directory from a backup"):
         LmdbStore(damaged)
+
+
+@pytest.mark.parametrize("keep", [5000, 8192, 3 * 4096, 40 * 4096 + 100])
+def test_log_that_lost_its_end_is_an_error_not_the_end_of_the_process(
+    tmp_path: Path, keep: int
+) -> None:
+    store = LmdbStore(tmp_path)
+    store.write([Output(1, HardState(3, 2, b"a:1"), append=_entries(1, 200, 3000))])
+    store.close()
+    os.truncate(tmp_path / "data.mdb", keep)
+
+    def read_all() -> None:
+        damaged = LmdbStore(tmp_path)
+        try:
+            for index in range(damaged.first_index(), damaged.last_index() + 1):
+                damaged.get(index)
+        finally:
+            damaged.close()
+
+    for _ in range(2):  # the first start must not make the second one trust the file
+        with pytest.raises(StoreError, match=r"from a backup"):
+            read_all()
 
 
 def _take(store: FileSnapshotStore, index: int, data: bytes) -> None:
