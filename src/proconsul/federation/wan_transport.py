@@ -150,6 +150,11 @@ class WanTransport:
             return
         await self._on_stream(stream)
 
+    def retire(self, datacenter: str) -> None:
+        """The next packet to each member of a datacenter takes a fresh way."""
+        for peer in self._peers.values():
+            peer.retire(datacenter)
+
     def connections(self) -> int:
         """Open packet connections, outgoing."""
         return sum(peer.connected for peer in self._peers.values())
@@ -171,6 +176,11 @@ class _PacketPeer:
         self._reached = reached
         self.queue: Channel[bytes] = Channel(QUEUE_PACKETS, Overflow.DROP_OLDEST)
         self.connected = False
+        self._retired = False
+
+    def retire(self, datacenter: str) -> None:
+        """Dial anew for the next packet, if the member is one of `datacenter`."""
+        self._retired = self._retired or self._to.datacenter == datacenter
 
     async def run(self) -> None:
         """Send what is queued; ends after `IDLE_S` without packets, or when no way is found."""
@@ -194,7 +204,7 @@ class _PacketPeer:
         loop = asyncio.get_running_loop()
         stream = await self._dialer.dial(self._to, Purpose.WAN_GOSSIP_PACKET, loop.time() + DIAL_S)
         self._metrics.incr("consul.federation.packet_conn.opened", 1)
-        self.connected = True
+        self.connected, self._retired = True, False
         self._reached(True)
         try:
             async with TaskScope("packet-conn") as scope:
@@ -215,6 +225,8 @@ class _PacketPeer:
                 await stream.write(_LENGTH.pack(len(data)) + data)
             if gone.done() or (not len(self.queue) and not await self._wait_for_more(gone)):
                 return
+            if self._retired:
+                return  # the packet stays queued for the next connection
             data = await self.queue.get()
             self._metrics.incr("consul.federation.packet_conn.reused", 1)
 

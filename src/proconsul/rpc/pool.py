@@ -51,6 +51,7 @@ class ConnectionPool:
         self._on_reconnected = on_reconnected
         self._connections: dict[Key, PooledConnection] = {}
         self._broken: dict[Key, None] = {}
+        self._retired: list[PooledConnection] = []
         self._dials: dict[Key, asyncio.Task[PooledConnection | ProconsulError]] = {}
         self._scope = TaskScope("rpc-pool")
         self._reaper: asyncio.Task[None] | None = None
@@ -103,10 +104,10 @@ class ConnectionPool:
             return False
         return True
 
-    def drop(self, datacenter: str) -> None:
-        """End the connections to a datacenter, so that the next call takes a fresh way."""
+    def retire(self, datacenter: str) -> None:
+        """Calls to a datacenter take a fresh way from now on; those under way end on the old one."""
         for key in [key for key in self._connections if key.datacenter == datacenter]:
-            self._connections.pop(key).session.abort()
+            self._retired.append(self._connections.pop(key))
 
     def moved(self, to: Destination) -> None:
         """A server is at `to` from now on: end what goes to, or is dialled at, its old address.
@@ -128,8 +129,9 @@ class ConnectionPool:
         """End every connection. Calls that wait fail."""
         self._closed = True
         await self._scope.aclose()
-        connections, self._connections = self._connections, {}
-        for connection in connections.values():
+        connections = [*self._connections.values(), *self._retired]
+        self._connections, self._retired = {}, []
+        for connection in connections:
             connection.session.go_away()
             connection.session.abort()
 
@@ -211,9 +213,13 @@ class ConnectionPool:
     async def _reap(self) -> None:
         """Close what is idle or dead; ends when nothing is left."""
         loop = asyncio.get_running_loop()
-        while self._connections:
+        while self._connections or self._retired:
             await asyncio.sleep(min(REAP_INTERVAL_S, self._idle_s / 2))
             now = loop.time()
+            ended = [c for c in self._retired if c.calls == 0 or c.session.closed]
+            self._retired = [c for c in self._retired if c not in ended]
+            for connection in ended:
+                await connection.aclose()
             for key, connection in list(self._connections.items()):
                 idle = connection.calls == 0 and now - connection.last_used > self._idle_s
                 if idle or connection.session.closed:

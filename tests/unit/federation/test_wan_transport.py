@@ -300,3 +300,20 @@ def test_closing_ends_everything() -> None:
             await it.dialer.far[0].write(b"x")
 
     with_transport(test)
+
+
+def test_a_retired_datacenter_gets_new_connections_and_loses_no_packet() -> None:
+    async def test(it: Fixture) -> None:
+        it.transport.send_packet("s1.dc2", NOWHERE, b"old way")
+        it.transport.send_packet("s1.dc3", NOWHERE, b"stays")
+        await until(lambda: len(it.dialer.far) == 2)
+        assert await packet(it.dialer.far[0]) == b"old way"
+        it.transport.retire("dc2")
+        it.transport.send_packet("s1.dc2", NOWHERE, b"new way")
+        it.transport.send_packet("s1.dc3", NOWHERE, b"stays too")
+        await until(lambda: len(it.dialer.far) == 3)
+        assert await packet(it.dialer.far[2]) == b"new way"
+        assert await packet(it.dialer.far[1]) == b"stays"
+        assert await packet(it.dialer.far[1]) == b"stays too"
+
+    with_transport(test)

@@ -285,3 +285,20 @@ def test_over_the_network(tmp_path: Path, way: str) -> None:
             await until(lambda: listener.connections == 0)
 
     run(test)
+
+
+def test_a_retired_connection_ends_with_its_last_call_while_new_ones_dial() -> None:
+    async def test() -> None:
+        dialer = MemoryDialer(Service())
+        pool = ConnectionPool(dialer, Metrics(), idle_s=0.05)
+        slow = asyncio.create_task(pool.rpc(S1, "Test.Slow", b"\x80", soon()))
+        await until(lambda: len(dialer.sessions) == 1 and len(dialer.sessions[0]) == 1)
+        pool.retire(S1.datacenter)
+        await pool.rpc(S1, "Test.Echo", b"\x80", soon())
+        assert len(dialer.dialled) == 2
+        assert not dialer.sessions[0].closed
+        slow.cancel()
+        await until(lambda: dialer.sessions[0].closed)
+        await pool.aclose()
+
+    run(test)

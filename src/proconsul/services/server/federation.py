@@ -93,6 +93,8 @@ class Federation:
         self.transport: WanTransport | None = None
         self.refresher: PrimaryGatewayRefresher | None = None
         self._flood = asyncio.Event()
+        self._was_normal = False
+        self.locator.on_change(self._way_changed)
         self._greeter = Greeter(self._join)
 
     def wan_transport(self, plain: SocketTransport) -> WanTransport:
@@ -119,6 +121,15 @@ class Federation:
             entries, resolver, self.locator, interval_s, self._needs_help
         )
         _ = scope.supervise("primary-gateways", self.refresher.run)
+
+    def _way_changed(self) -> None:
+        """A secondary that finds its local gateways leaves the detour that it began with."""
+        normal, identity = self.locator.in_normal_state, self._server.config.identity
+        if normal and not self._was_normal and not identity.is_primary:
+            self._server.pool.retire(identity.primary_datacenter)
+            if self.transport is not None:
+                self.transport.retire(identity.primary_datacenter)
+        self._was_normal = normal
 
     def _needs_help(self) -> bool:
         primary = self._server.config.identity.primary_datacenter
