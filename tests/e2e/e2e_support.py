@@ -18,7 +18,7 @@ from proconsul.app.worlds.waiting import Missing, until
 from proconsul.app.worlds.world import World
 from proconsul.domain.base import encode
 from proconsul.domain.federation import FederationState, FederationStateRequest
-from proconsul.wire.netrpc import ResponseDecoder, encode_request
+from proconsul.wire.netrpc import encode_request, response_decoder
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ def server_rpc(world: World, server: Host, method: str, body: bytes) -> bytes:
     name = f"server.{server.datacenter.name}.consul"
     with raw, context.wrap_socket(raw, server_hostname=name) as stream:
         stream.sendall(encode_request(method, 1, body))
-        decoder = ResponseDecoder(1 << 20)
+        decoder = response_decoder(1 << 20)
         while (answer := decoder.next()) is None:
             data = stream.recv(65536)
             if not data:

@@ -222,8 +222,10 @@ def _rpc() -> list[Target]:
         )
     )
     return [
-        Target("RPC requests", _all_of(netrpc.RequestDecoder), [call, call * 3]),
-        Target("RPC responses", _all_of(netrpc.ResponseDecoder), [answer, failed, answer + failed]),
+        Target("RPC requests", _all_of(netrpc.request_decoder), [call, call * 3]),
+        Target(
+            "RPC responses", _all_of(netrpc.response_decoder), [answer, failed, answer + failed]
+        ),
         Target("yamux header", lambda d: yamux.decode_header(d.ljust(12, b"\0")), [frames[:12]]),
         Target("yamux server session", _yamux(client=False), [frames, frames * 3], ()),
         Target("yamux client session", _yamux(client=True), [frames, frames * 3], ()),

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from proconsul.util.errors import WireError
 from proconsul.wire.netrpc import (
-    RequestDecoder,
-    ResponseDecoder,
     encode_request,
     encode_response,
+    request_decoder,
+    response_decoder,
 )
 
 SCALARS = (
@@ -39,7 +39,7 @@ CALLS = st.lists(
 def test_round_trip(calls: list[tuple[str, int, object]], cut: int) -> None:
     expected = [(method, seq, msgpack.packb(body)) for method, seq, body in calls]
     data = b"".join(encode_request(*call) for call in expected)
-    decoder = RequestDecoder()
+    decoder = request_decoder()
     got = []
     for start in range(0, len(data), cut):
         decoder.feed(data[start : start + cut])
@@ -51,7 +51,7 @@ def test_round_trip(calls: list[tuple[str, int, object]], cut: int) -> None:
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.text(max_size=300), st.text(min_size=1, max_size=300))
 def test_error_round_trip(method: str, error: str) -> None:
-    decoder = ResponseDecoder()
+    decoder = response_decoder()
     decoder.feed(encode_response(method, 5, b"", error))
     response = decoder.next()
     assert response is not None
@@ -61,7 +61,7 @@ def test_error_round_trip(method: str, error: str) -> None:
 @settings(derandomize=True, max_examples=500, deadline=None)
 @given(st.lists(st.binary(max_size=100), max_size=8))
 def test_noise(chunks: list[bytes]) -> None:
-    decoder = RequestDecoder(bytes_max=4096)
+    decoder = request_decoder(bytes_max=4096)
     try:
         for chunk in chunks:
             decoder.feed(chunk)

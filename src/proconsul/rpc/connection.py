@@ -13,7 +13,7 @@ from proconsul.drivers.stream import PushStream
 from proconsul.rpc.errors import RemoteError, TransportError
 from proconsul.rpc.yamux_session import YamuxSession, YamuxStream
 from proconsul.util.errors import WireError
-from proconsul.wire.netrpc import ResponseDecoder, encode_request
+from proconsul.wire.netrpc import encode_request, response_decoder
 
 RESPONSE_BYTES_MAX = 256 * 1024 * 1024
 """An answer may be a whole catalog."""
@@ -26,7 +26,7 @@ class RpcClientStream(Generic[S]):
 
     def __init__(self, stream: S, response_bytes_max: int = RESPONSE_BYTES_MAX) -> None:
         self.stream = stream
-        self._decoder = ResponseDecoder(response_bytes_max)
+        self._decoder = response_decoder(response_bytes_max)
         self._seq = 0
 
     async def call(self, method: str, body: bytes) -> bytes:

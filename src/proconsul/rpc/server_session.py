@@ -15,7 +15,7 @@ from proconsul.drivers.buffer import StreamError
 from proconsul.drivers.stream import PeerInfo, PushStream
 from proconsul.util.errors import ProconsulError, WireError
 from proconsul.util.metrics import Metrics
-from proconsul.wire.netrpc import RequestDecoder, encode_response
+from proconsul.wire.netrpc import encode_response, request_decoder
 
 log = logging.getLogger("proconsul.rpc")
 
@@ -37,7 +37,7 @@ class RpcServerSession:
         request_bytes_max: int = REQUEST_BYTES_MAX,
     ) -> None:
         self._stream, self._dispatch, self._metrics = stream, dispatch, metrics
-        self._decoder = RequestDecoder(request_bytes_max)
+        self._decoder = request_decoder(request_bytes_max)
         self._task: asyncio.Task[object] | None = None
         self._abandoned = False
 

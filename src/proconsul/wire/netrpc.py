@@ -8,12 +8,16 @@ msgpack value (in C). Bodies stay bytes: who knows the method decodes them.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import msgpack
 
 from proconsul.util.errors import WireError
+
+T = TypeVar("T")
+Header = dict[object, object]
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """A message (header and body) beyond this ends the stream. KV values are at most 512 KB."""
@@ -108,7 +112,7 @@ class _Splitter:
         self._pending = bytearray()
         self._base = 0
         """Offset in the stream of the first byte in `_pending`."""
-        self._header: dict[object, object] | None = None
+        self._header: Header | None = None
         self._body_start = 0
 
     @property
@@ -122,7 +126,7 @@ class _Splitter:
         self._pending += data
         self._unpacker.feed(data)
 
-    def next(self) -> tuple[dict[object, object], bytes] | None:
+    def next(self) -> tuple[Header, bytes] | None:
         """The next pair, None if more bytes are needed."""
         unpacker = self._unpacker
         try:
@@ -146,63 +150,58 @@ class _Splitter:
         return header, body
 
 
-class RequestDecoder:
-    """Bytes of a stream -> `Request`s. Raises `WireError`, after which it is of no more use."""
+class MessageDecoder(Generic[T]):
+    """Bytes of a stream -> messages. Raises `WireError`, after which it is of no more use.
 
-    def __init__(self, bytes_max: int = MESSAGE_BYTES_MAX) -> None:
+    Made by `request_decoder` and `response_decoder`.
+    """
+
+    def __init__(self, build: Callable[[Header, bytes], T], bytes_max: int) -> None:
+        self._build = build
         self._splitter = _Splitter(bytes_max)
 
     @property
     def idle(self) -> bool:
-        """True if no request has begun and not ended."""
+        """True if no message has begun and not ended."""
         return self._splitter.idle
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they came."""
         self._splitter.feed(data)
 
-    def next(self) -> Request | None:
-        """The next request, None if more bytes are needed."""
+    def next(self) -> T | None:
+        """The next message, None if more bytes are needed."""
         pair = self._splitter.next()
-        if pair is None:
-            return None
-        header, body = pair
-        return Request(_text(header, "ServiceMethod"), _seq(header), body)
+        return None if pair is None else self._build(*pair)
 
 
-class ResponseDecoder:
-    """Bytes of a stream -> `Response`s. Raises `WireError`, after which it is of no more use."""
-
-    def __init__(self, bytes_max: int = MESSAGE_BYTES_MAX) -> None:
-        self._splitter = _Splitter(bytes_max)
-
-    @property
-    def idle(self) -> bool:
-        """True if no response has begun and not ended."""
-        return self._splitter.idle
-
-    def feed(self, data: bytes) -> None:
-        """Take bytes as they came."""
-        self._splitter.feed(data)
-
-    def next(self) -> Response | None:
-        """The next response, None if more bytes are needed."""
-        pair = self._splitter.next()
-        if pair is None:
-            return None
-        header, body = pair
-        method, error = _text(header, "ServiceMethod"), _text(header, "Error")
-        return Response(method, _seq(header), error, body)
+def request_decoder(bytes_max: int = MESSAGE_BYTES_MAX) -> MessageDecoder[Request]:
+    """For the server's side of a stream."""
+    return MessageDecoder(_request, bytes_max)
 
 
-def _text(header: dict[object, object], key: str) -> str:
+def response_decoder(bytes_max: int = MESSAGE_BYTES_MAX) -> MessageDecoder[Response]:
+    """For the client's side of a stream."""
+    return MessageDecoder(_response, bytes_max)
+
+
+def _request(header: Header, body: bytes) -> Request:
+    return Request(_text(header, "ServiceMethod"), _seq(header), body)
+
+
+def _response(header: Header, body: bytes) -> Response:
+    method, error = _text(header, "ServiceMethod"), _text(header, "Error")
+    return Response(method, _seq(header), error, body)
+
+
+def _text(header: Header, key: str) -> str:
     value = header.get(key, "")
     if not isinstance(value, str):
         raise WireError(f"RPC header: {key} is not a string")
     return value
 
 
-def _seq(header: dict[object, object]) -> int:
+def _seq(header: Header) -> int:
     value = header.get("Seq", 0)
     if not isinstance(value, int) or not 0 <= value < 1 << 64:
         raise WireError("RPC header: Seq is not an unsigned integer")

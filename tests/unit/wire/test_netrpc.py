@@ -7,11 +7,11 @@ import pytest
 from proconsul.util.errors import WireError
 from proconsul.wire.netrpc import (
     Request,
-    RequestDecoder,
     Response,
-    ResponseDecoder,
     encode_request,
     encode_response,
+    request_decoder,
+    response_decoder,
 )
 
 GOLDEN_RESPONSES = {
@@ -30,7 +30,7 @@ GOLDEN_RESPONSES = {
 @pytest.mark.parametrize("name", GOLDEN_RESPONSES)
 def test_golden_responses(name: str) -> None:
     data, expected = GOLDEN_RESPONSES[name]
-    decoder = ResponseDecoder()
+    decoder = response_decoder()
     decoder.feed(data)
     assert decoder.next() == expected
     assert decoder.next() is None
@@ -50,7 +50,7 @@ def test_pipelined_requests_in_any_pieces() -> None:
     ]
     data = b"".join(encode_request(*request) for request in requests)
     for size in (1, 7, 64, len(data)):
-        decoder = RequestDecoder()
+        decoder = request_decoder()
         got = []
         for start in range(0, len(data), size):
             decoder.feed(data[start : start + size])
@@ -61,7 +61,7 @@ def test_pipelined_requests_in_any_pieces() -> None:
 
 
 def test_errors_keep_their_text() -> None:
-    decoder = ResponseDecoder()
+    decoder = response_decoder()
     text = "ACL not found ü" + "x" * 70000
     decoder.feed(encode_response("KVS.Get", 1 << 63, b"", text))
     assert decoder.next() == Response("KVS.Get", 1 << 63, text, b"\x80")
@@ -81,14 +81,14 @@ def test_errors_keep_their_text() -> None:
     ],
 )
 def test_malformed(data: bytes) -> None:
-    decoder = RequestDecoder()
+    decoder = request_decoder()
     decoder.feed(data)
     with pytest.raises(WireError):
         decoder.next()
 
 
 def test_size_is_bounded() -> None:
-    decoder = RequestDecoder(bytes_max=100_000)
+    decoder = request_decoder(bytes_max=100_000)
     decoder.feed(b"\x80\xdd\xff\xff\xff\xff")
     assert decoder.next() is None
     for _ in range(3):
