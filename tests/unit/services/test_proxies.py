@@ -11,6 +11,7 @@ from proconsul.domain import catalog as c
 from proconsul.domain import connect as ca
 from proconsul.mesh.errors import UnknownProxyError
 from proconsul.mesh.snapshot import MeshGatewaySnapshot
+from proconsul.rpc.errors import RemoteError
 from proconsul.services.agent import proxies
 from proconsul.services.agent.local import LocalState
 from proconsul.services.agent.proxies import ProxySource
@@ -37,6 +38,7 @@ class _Servers:
             "consul": c.IndexedCheckServiceNodes(nodes=[], index=5),
         }
         self.broken = False
+        self.refused: set[str] = set()
         self.calls: list[tuple[str, int]] = []
         self.changed = asyncio.Event()
 
@@ -54,6 +56,8 @@ class _Servers:
         while True:
             if self.broken:
                 raise ProconsulError("gone")
+            if name in self.refused:
+                raise RemoteError("no such thing")
             answer = self.answers.get(name)
             if answer is not None and answer.index != request.min_query_index:
                 return answer
@@ -138,6 +142,26 @@ def test_servers_that_go_keep_the_last_snapshot_and_may_come_back_older(
         calls = len(servers.calls)
         await asyncio.sleep(0.02)
         assert len(servers.calls) == calls  # every query blocks again
+
+    _run(test, monkeypatch)
+
+
+def test_a_service_that_cannot_be_asked_for_does_not_hold_up_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(servers: _Servers, _state: LocalState, seen: list[Any]) -> None:
+        await until(lambda: len(seen) == 1)
+        servers.refused = {"odd"}
+        servers.answers["web"] = _instances("web", 6)
+        names = c.IndexedServices(services={"": [], "odd": [], "web": []}, index=7)
+        servers.set("Catalog.ListServices", names)
+        await until(lambda: len(seen) == 2)
+        assert [service.name for service in seen[-1].services] == ["web"]
+        assert servers.calls.count(("odd", 0)) >= proxies.REFUSALS_MAX
+        servers.answers["odd"] = _instances("odd", 8)
+        servers.refused = set()
+        await until(lambda: len(seen) == 3)
+        assert [service.name for service in seen[-1].services] == ["odd", "web"]
 
     _run(test, monkeypatch)
 

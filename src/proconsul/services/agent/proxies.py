@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from proconsul.domain.catalog import MESH_GATEWAY, CheckServiceNode, NodeService
+from proconsul.domain.errors import DomainError
 from proconsul.domain.options import DCSpecificRequest, ServiceSpecificRequest
 from proconsul.drivers.scope import TaskScope
 from proconsul.mesh.errors import UnknownProxyError
@@ -29,6 +30,8 @@ log = logging.getLogger("proconsul.proxycfg")
 
 WAIT_NS = 600_000_000_000
 RETRY_S_MIN, RETRY_S_MAX = 0.1, 5.0
+REFUSALS_MAX = 3
+"""So many in a row, and a service's instances are taken as none: one must not hold up all others."""
 SETTLE_S = 0.005
 """Answers that come together make one snapshot."""
 CONSUL_SERVICE = "consul"
@@ -42,6 +45,12 @@ class _Query:
     ) -> None:
         self._caller, self._method, self._request, self._changed = caller, method, request, changed
         self.answer: Any = None
+        self._refusals = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is an answer, or the servers keep saying that there is none to be had."""
+        return self.answer is not None or self._refusals >= REFUSALS_MAX
 
     async def run(self) -> None:
         from msgspec.structs import replace
@@ -55,10 +64,16 @@ class _Query:
                 # What was answered last stays true enough: gateways must survive their servers.
                 log.debug("watch of %s failed, will retry: %s", self._method, error)
                 index = 0
+                if isinstance(error, DomainError) or getattr(error, "is_remote", False):
+                    self._refusals += 1
+                    if self._refusals == REFUSALS_MAX:
+                        of = getattr(self._request, "service_name", "")
+                        log.warning("the servers refuse %s of %r: %s", self._method, of, error)
+                        self._changed()
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_S_MAX)
                 continue
-            delay = RETRY_S_MIN
+            delay, self._refusals = RETRY_S_MIN, 0
             if answer.index < index:
                 index = 0
                 continue
@@ -95,8 +110,11 @@ class MeshGatewayWatch:
         return self._query(method, request)[0]
 
     def _follow_services(self) -> bool:
-        """One query for each service name; whether all of them have answered."""
-        wanted = set(self._names.answer.services or ()) - {CONSUL_SERVICE}
+        """One query for each service name; whether all of them have answered or are refused.
+
+        The catalog takes a service without a name, as the reference's does; no query finds it.
+        """
+        wanted = set(self._names.answer.services or ()) - {CONSUL_SERVICE, ""}
         for name in self._services.keys() - wanted:
             self._services.pop(name)[1].cancel()
         for name in wanted - self._services.keys():
@@ -107,7 +125,7 @@ class MeshGatewayWatch:
                 allow_stale=True,
             )
             self._services[name] = self._query("Health.ServiceNodes", request)
-        return all(query.answer is not None for query, _ in self._services.values())
+        return all(query.settled for query, _ in self._services.values())
 
     def view(self, service: NodeService) -> GatewayView | None:
         """All that is known, or None while a query has not answered yet."""
@@ -131,7 +149,8 @@ class MeshGatewayWatch:
             catalog={},
             servers=self._servers.answer.nodes or (),
             services={
-                name: query.answer.nodes or () for name, (query, _) in self._services.items()
+                name: (query.answer and query.answer.nodes) or ()
+                for name, (query, _) in self._services.items()
             },
         )
 
