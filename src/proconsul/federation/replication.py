@@ -81,9 +81,18 @@ class ReplicationStatus:
     failures_in_a_row: int = 0
     remote_index: int = 0
     """The primary's index that we have replicated up to."""
+    primary_index: int = 0
+    """The newest index that the primary has told us."""
+    committed_index: int = 0
+    """The primary's index that our Raft holds; unlike `remote_index` failures do not reset it."""
     lag: int = 0
     """States known to differ from the primary's and not committed yet."""
     failures: int = 0
+
+    @property
+    def lag_indexes(self) -> int:
+        """How many of the primary's indexes we are behind, as far as we have been told."""
+        return max(0, self.primary_index - self.committed_index)
 
 
 class FederationStateReplicator:
@@ -129,6 +138,7 @@ class FederationStateReplicator:
             raise
         if self._locator is not None:
             self._locator.replication_succeeded()
+        status.primary_index = remote.index
         last = status.remote_index
         if remote.index < last:
             log.warning(
@@ -139,7 +149,7 @@ class FederationStateReplicator:
             last = 0
         todo = diff(self._server.states(), remote.states or (), last)
         await self._commit(todo)
-        status.remote_index = remote.index
+        status.remote_index = status.committed_index = remote.index
         self._succeeded()
 
     async def _commit(self, todo: Diff) -> None:
@@ -165,7 +175,11 @@ class FederationStateReplicator:
         status.last_error = ""
         self._metrics.gauge("consul.federation.replication.last_success", status.last_success)
         self._metrics.gauge("consul.federation.replication.index", status.remote_index)
-        self._metrics.gauge("consul.federation.replication.lag", status.lag)
+        self._measure_lag()
+
+    def _measure_lag(self) -> None:
+        self._metrics.gauge("consul.federation.replication.lag", self.status.lag)
+        self._metrics.gauge("consul.federation.replication.lag_indexes", self.status.lag_indexes)
 
     def _failed(self, error: BaseException) -> None:
         status = self.status
@@ -178,4 +192,4 @@ class FederationStateReplicator:
         status.failures_in_a_row += 1
         status.remote_index = 0
         self._metrics.incr("consul.federation.replication.failures", 1)
-        self._metrics.gauge("consul.federation.replication.lag", status.lag)
+        self._measure_lag()

@@ -28,6 +28,7 @@ def replication_json(status: ReplicationStatus | None) -> dict[str, Any] | None:
         "FailuresInARow": status.failures_in_a_row,
         "RemoteIndex": status.remote_index,
         "LagStates": status.lag,
+        "LagIndexes": status.lag_indexes,
     }
 
 

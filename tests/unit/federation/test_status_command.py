@@ -30,6 +30,7 @@ REPORT: dict[str, Any] = {
         "FailuresInARow": 4,
         "RemoteIndex": 0,
         "LagStates": 0,
+        "LagIndexes": 0,
     },
     "Datacenters": [
         {

@@ -512,7 +512,9 @@ class Server:
         if self.router.has_datacenter(datacenter):
             return True
         members = self.wan.members() if self.wan is not None else ()
-        return any(m.tags.get("dc") == datacenter for m in members)
+        return any(
+            m.tags.get("dc") == datacenter and m.status is not MemberStatus.LEFT for m in members
+        )
 
     def allow_gateways(self, hosts: set[str]) -> None:
         """Addresses that many remote clients come from: they get an allowance of connections."""
