@@ -244,7 +244,8 @@ def test_the_catalog_is_corrected(pair: Pair) -> None:
     for name in ("kept", "gateway-dc1"):
         assert client.log().count(f"Synced service: service={name}\n") == 1
         client.put(f"/v1/agent/service/deregister/{name}")
-    until(lambda: set(server.get("/v1/catalog/services")) == {"consul"})
+    # Real clients repeat a call that a restarted server lost after 15 s, and up to as long again.
+    until(lambda: set(server.get("/v1/catalog/services")) == {"consul"}, 45)
 
 
 # Waiting for failures to be detected takes long, and TLS has no part in it.
