@@ -2,7 +2,7 @@
 BIN := .venv/bin
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test unit e2e fuzz lint format bench lock peers clean
+.PHONY: help setup demo test unit interop e2e fuzz lint format bench lock peers clean
 
 help:
 	@echo "make demo [ONCE=1]  federate two datacenters through Envoy gateways, and prove it"
@@ -18,14 +18,17 @@ demo: setup
 	@scripts/get-network-tools
 	@$(BIN)/proconsul dev $(if $(ONCE),-once) $(ARGS)
 
-test: lint unit e2e
+test: lint unit interop e2e
+
+unit: setup
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) -q --ignore=tests/interop --ignore=tests/e2e $(ARGS)
+
+interop: setup peers
+	scripts/test-with-peers -n $(PYTEST_JOBS) --dist loadfile tests/interop $(ARGS)
 
 # What needs the network namespaces and the cores for itself runs alone, afterwards
-unit: setup peers
-	$(BIN)/python -m pytest -n $(PYTEST_JOBS) -q --ignore=tests/e2e $(ARGS)
-
 e2e: setup peers
-	$(BIN)/python -m pytest -p no:xdist -p no:randomly -q tests/e2e $(ARGS)
+	scripts/test-with-peers -p no:xdist -p no:randomly tests/e2e $(ARGS)
 
 # All decoders, for so many seconds, with random seeds, which a failure shows; FUZZ_SEED=n repeats one
 SECONDS ?= 300
