@@ -28,6 +28,19 @@ class EndOfStream(StreamError):
     """The peer closed before all the bytes that were asked for had come."""
 
 
+def again(error: StreamError) -> StreamError:
+    """A copy of `error`, to be raised for the next caller.
+
+    Were the stored one raised, its traceback would hold the frames of all who read, and they the
+    stream with its buffers: a cycle, which an idle process does not collect for hours.
+    """
+    kind = type(error)
+    copy = kind.__new__(kind, *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__cause__ = error.__cause__
+    return copy
+
+
 class WaiterSet:
     """Tasks that wait for one thing to change; `wake` lets all of them look again."""
 
@@ -153,8 +166,7 @@ class ReceiveBuffer:
         if self._eof:
             return True
         if self._error is not None:
-            # Raised for every read: without this it would collect one traceback after another.
-            raise self._error.with_traceback(None)
+            raise again(self._error)
         return False
 
     def _took(self, count: int) -> None:

@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from proconsul.drivers.buffer import ReceiveBuffer, StreamError
+from proconsul.drivers.buffer import ReceiveBuffer, StreamError, again
 from proconsul.drivers.stream import PeerInfo, PushStream, Receiver
 from proconsul.drivers.tls_config import requested_name
 from proconsul.drivers.tls_errors import (
@@ -140,7 +140,7 @@ class TlsStream:
                 self._established.exception()  # seen, even if we were cancelled first
         if self.failure is not None:
             # TLS 1.3: the server judges our certificate after the handshake has ended for us.
-            raise self.failure.with_traceback(None)
+            raise again(self.failure)
 
     # -- Receiver, called by the stream below
 
@@ -219,7 +219,7 @@ class TlsStream:
 
     def write_nowait(self, data: bytes) -> None:
         if self.failure is not None:
-            raise self.failure.with_traceback(None)
+            raise again(self.failure)
         if self._closing or self._eof_sent:
             raise StreamError("stream is closed")
         try:

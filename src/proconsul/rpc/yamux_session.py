@@ -21,7 +21,7 @@ from proconsul.core.yamux.session import (
     WindowOpened,
     YamuxConfig,
 )
-from proconsul.drivers.buffer import ReceiveBuffer, StreamError, WaiterSet
+from proconsul.drivers.buffer import ReceiveBuffer, StreamError, WaiterSet, again
 from proconsul.drivers.stream import PeerInfo, PushStream, Receiver
 
 CONTROL_BACKLOG_BYTES = 4 * 1024 * 1024
@@ -396,7 +396,7 @@ class YamuxStream:
         while self._backlog and self._error is None and not self._closed:
             await self._window.wait()
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise again(self._error)
         if self._closed:
             raise StreamError("stream closed")
         await self._session.lower.drain()
@@ -417,7 +417,7 @@ class YamuxStream:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise self._error.with_traceback(None)
+            raise again(self._error)
         if self._closed or self._eof_sent or self._eof_pending:
             raise StreamError("stream closed")
 
