@@ -70,7 +70,8 @@ def _replication(status: dict[str, Any] | None) -> Iterator[str]:
         yield "Replication: runs on the leader of this datacenter; ask it for its status"
         return
     yield (
-        f"Replication: index {status['RemoteIndex']}, lag {status['LagIndexes']} indexes, {status['LagStates']} states,"
+        f"Replication: index {status['RemoteIndex']}, lag {status['LagIndexes']} indexes,"
+        f" {status['LagStates']} states,"
         f" last success {status['LastSuccess'] or 'never'},"
         f" failures in a row {status['FailuresInARow']}"
     )
