@@ -50,7 +50,9 @@ class Log:
             self.durable_index = snapshot_index
         elif self.first_index > snapshot_index + 1:
             raise Compacted(
-                f"log starts at {self.first_index}, the latest snapshot ends at {snapshot_index}"
+                f"raft log starts at {self.first_index}, the latest intact snapshot ends at "
+                f"{snapshot_index}: what was between is lost; restore the raft directory from a "
+                "backup, or move it away to let this server fetch its state from the other servers"
             )
         self.last_term = self.term(self.last_index)
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from proconsul.core.raft.log import Log, MemoryLogStore
+from proconsul.core.raft.log import Compacted, Log, MemoryLogStore
 from proconsul.core.raft.machine import Raft
 from proconsul.core.raft.types import (
     Config,
@@ -159,3 +159,10 @@ def test_a_leader_steps_down_when_its_lease_ends() -> None:
     assert 0.7 <= now < 0.71
     with pytest.raises(NotLeader):
         raft.propose([(LogType.COMMAND, b"")], now)
+
+
+def test_a_log_that_does_not_reach_back_to_its_snapshot_names_the_remedy() -> None:
+    store = MemoryLogStore([Entry(i, 1, LogType.COMMAND, b"") for i in range(124, 130)])
+    with pytest.raises(Compacted, match=r"starts at 124.*ends at 100.*from a backup, or move it"):
+        Log(store, 100, 1)
+    assert Log(store, 123, 1).last_index == 129
