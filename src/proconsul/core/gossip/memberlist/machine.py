@@ -26,6 +26,7 @@ from proconsul.core.gossip.memberlist.types import (
 )
 from proconsul.util.clock import Rng
 from proconsul.util.errors import WireError
+from proconsul.util.throttle import Throttle
 from proconsul.wire.memberlist import (
     Kind,
     NodeState,
@@ -77,6 +78,7 @@ class Memberlist:
         self._timers = TimerHeap()
         self._now = 0.0
         self._started = False
+        self._throttle = Throttle()
         self._left = False
         emit, timers = self._emit, self._timers
         self._membership = Membership(config, delegate, rng, timers, self.log)
@@ -210,7 +212,7 @@ class Memberlist:
             messages = unwrap_packet(data)
         except WireError as error:
             counters.packets_malformed += 1
-            self.log.error("dropped packet: %s from=%s:%d", error, *source)
+            self._complain(f"dropped packet: {error}", source, now)
             return
         handlers = self._handlers
         for kind, body in messages:
@@ -218,7 +220,14 @@ class Memberlist:
                 handlers[kind](body, source, now)
             except WireError as error:
                 counters.messages_malformed += 1
-                self.log.error("dropped message (%d): %s from=%s:%d", kind, error, *source)
+                self._complain(f"dropped message ({kind}): {error}", source, now)
+
+    def _complain(self, what: str, source: Address, now: float) -> None:
+        """Anybody can send datagrams: that must not fill a disk with our lines."""
+        left_out = self._throttle.take(now)
+        if left_out is not None:
+            more = f" ({left_out} more were not logged)" if left_out else ""
+            self.log.error("%s from=%s:%d%s", what, *source, more)
 
     def stream_accepted(self, sid: int, source: Address, now: float) -> None:
         """A peer opened a stream; its `sid` is odd."""
