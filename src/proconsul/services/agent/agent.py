@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from proconsul import CONSUL_VERSION, VERSION
-from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, SerfError
+from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, SerfError, UserEvent
 from proconsul.domain.catalog import HealthCheck, NodeService
 from proconsul.domain.coordinate import Coordinate, CoordinateUpdateRequest
 from proconsul.domain.definitions import CheckDefinition, DefinitionError, ServiceDefinition
@@ -29,6 +29,7 @@ from proconsul.services.agent.proxies import ProxySource
 from proconsul.services.agent.registrations import Registrations
 from proconsul.services.server.reconcile import server_of
 from proconsul.services.server.server import Server
+from proconsul.services.server.tags import NEW_LEADER_EVENT
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
 
@@ -37,6 +38,8 @@ log = logging.getLogger("proconsul.agent")
 FIRST_PROBES_S = 0.5
 """A restarted agent looks at its services before it tells the catalog anything about them."""
 STATUS_S = 8.0
+NEW_LEADER_S_MAX = 3.0
+"""Agents compare what they have with a new leader within this time, not all at once."""
 
 
 class Agent:
@@ -157,7 +160,13 @@ class Agent:
         self.local.update_check(check_id, status, output, self._clock.monotonic())
 
     def _member_event(self, is_wan: bool, event: PoolEvent) -> None:
-        if is_wan or not isinstance(event, MemberEvent):
+        if is_wan:
+            return
+        if isinstance(event, UserEvent) and event.name == NEW_LEADER_EVENT:
+            # The leader, or its whole datacenter, may come from an older state than we knew.
+            delay = self._rng.uniform(0, NEW_LEADER_S_MAX)
+            asyncio.get_running_loop().call_later(delay, self.anti_entropy.trigger_full)
+        if not isinstance(event, MemberEvent):
             return
         self.anti_entropy.cluster_size = len(self.core.lan.members())
         joined = event.kind is MemberEventKind.JOIN

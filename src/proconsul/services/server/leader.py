@@ -20,6 +20,7 @@ from proconsul.drivers.scope import TaskScope
 from proconsul.federation.anti_entropy import FederationStateAntiEntropy, prune_forever
 from proconsul.services.server import ca, reconcile
 from proconsul.services.server.membership import RaftMembership
+from proconsul.services.server.tags import NEW_LEADER_EVENT
 from proconsul.util.errors import ProconsulError
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ RETRY_S = 1.0
 QUEUE_MEMBERS = 1024
 TOMBSTONE_TTL_S = 900.0
 TOMBSTONE_GRANULARITY_S = 30.0
-NEW_LEADER_EVENT = "consul:new-leader"
 
 
 class LeaderDuties:

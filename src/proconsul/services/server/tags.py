@@ -16,6 +16,9 @@ PROTOCOL_MIN, PROTOCOL_MAX = 2, 3
 RAFT_PROTOCOL = 3
 FEDERATION_STATES_FLAG = "ft_fs"
 
+NEW_LEADER_EVENT = "consul:new-leader"
+"""The user event by which a new leader tells every agent of its datacenter."""
+
 
 def _common(identity: Identity) -> dict[str, str]:
     return {
