@@ -58,6 +58,7 @@ class Agent:
         self._reload = reload
         self._rng = random.SystemRandom()
         self._scope = TaskScope("agent")
+        self._synchronising: asyncio.Task[None] | None = None
         self.stopped = asyncio.Event()
         """Set once the agent was told to leave: the process ends."""
         identity = settings.identity
@@ -96,7 +97,7 @@ class Agent:
         await self.core.start()
         self.registrations.load(services, checks)
         supervise = self._scope.supervise
-        _ = supervise("anti-entropy", self._synchronise)
+        self._synchronising = supervise("anti-entropy", self._synchronise)
         _ = supervise("reap-critical", self._reap_critical)
         if self.settings.coordinates:
             _ = supervise("coordinates", self._send_coordinates)
@@ -106,6 +107,9 @@ class Agent:
         _ = self._scope.spawn("leave", self._leave())
 
     async def _leave(self) -> None:
+        if self._synchronising is not None:
+            # What leaves must not register itself again behind the leader that deregisters it.
+            self._synchronising.cancel()
         try:
             await self.core.leave()
         except (ProconsulError, TimeoutError) as error:
