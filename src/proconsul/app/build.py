@@ -171,6 +171,7 @@ def server_config(config: AgentConfig) -> ServerConfig:
         autopilot=_autopilot(config),
         connect_enabled=config.connect.enabled,
         mesh_gateway_federation=config.federates_through_gateways,
+        federation_prune_s=config.federation_state_prune_interval_s,
         replication_token=lambda: token,
     )
 

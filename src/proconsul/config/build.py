@@ -84,6 +84,7 @@ class Builder:
             ports=ports,
             primary_gateways=addresses.expand_strings("primary_gateways"),
             primary_gateways_interval_s=get("primary_gateways_interval"),
+            federation_state_prune_interval_s=get("federation_state_prune_interval"),
             join_lan=self._join(addresses, ""),
             join_wan=self._join(addresses, "_wan"),
             rejoin_after_leave=get("rejoin_after_leave", False),

@@ -29,6 +29,7 @@ def default_source() -> Source:
         "default_query_time": 300.0,
         "disable_remote_exec": True,
         "domain": "consul.",
+        "federation_state_prune_interval": 3600.0,
         "encrypt_verify_incoming": True,
         "encrypt_verify_outgoing": True,
         "log_level": "INFO",

@@ -314,6 +314,8 @@ class AgentConfig:
     primary_gateways: tuple[str, ...] = ()
     """Addresses of the primary's gateways; each as `Join.retry_join` may have them."""
     primary_gateways_interval_s: float = 30.0
+    federation_state_prune_interval_s: float = 3600.0
+    """How often the primary looks for federation states of datacenters that left."""
     join_lan: Join = field(default_factory=Join)
     join_wan: Join = field(default_factory=Join)
     rejoin_after_leave: bool = False

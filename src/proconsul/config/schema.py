@@ -222,9 +222,10 @@ ROOT: dict[str, Spec] = {
     ),
     **_keys(
         _D,
-        "acl_ttl check_update_interval default_query_time discovery_max_stale log_rotate_duration"
-        " max_query_time primary_gateways_interval raft_snapshot_interval reconnect_timeout"
-        " reconnect_timeout_wan retry_interval retry_interval_wan session_ttl_min",
+        "acl_ttl check_update_interval default_query_time discovery_max_stale"
+        " federation_state_prune_interval log_rotate_duration max_query_time primary_gateways_interval"
+        " raft_snapshot_interval reconnect_timeout reconnect_timeout_wan retry_interval"
+        " retry_interval_wan session_ttl_min",
     ),
     **_keys(
         _L,

@@ -245,6 +245,10 @@ class _Rules:
                 c.primary_gateways_interval_s <= 0, "primary_gateways_interval",
                 "primary_gateways_interval must be positive", "Remove it: 30s is the default",
             )  # fmt: skip
+        self.refuse(
+            c.federation_state_prune_interval_s <= 0, "federation_state_prune_interval",
+            "federation_state_prune_interval must be positive", "Remove it: 1h is the default",
+        )  # fmt: skip
         if on and not c.is_primary and not c.primary_gateways:
             self.warn(
                 "primary_gateways is not set: this datacenter finds the primary only by gateways"

@@ -25,9 +25,6 @@ from proconsul.util.errors import ProconsulError
 
 log = logging.getLogger("proconsul.federation_state_anti_entropy")
 
-PRUNE_S = 3600.0
-"""How often the primary looks for states of datacenters that left."""
-
 RESEND_S = 60.0
 """A state that we wrote and that has not come back by replication is written again after this."""
 
@@ -119,10 +116,10 @@ class FederationStateAntiEntropy:
             await server.apply_in_primary(request)
 
 
-async def prune_forever(server: FederationServer) -> None:
-    """The primary's leader: once an hour, drop states of datacenters unknown to the WAN pool."""
+async def prune_forever(server: FederationServer, interval_s: float) -> None:
+    """The primary's leader: every interval, drop states of datacenters unknown to the WAN pool."""
     while True:
-        await asyncio.sleep(PRUNE_S)
+        await asyncio.sleep(interval_s)
         await prune(server)
 
 

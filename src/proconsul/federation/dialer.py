@@ -9,9 +9,10 @@ so that one which swallows packets costs `HEAD_START_S`, not a connect timeout.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, cast
 
 from proconsul.drivers.scope import TaskScope
 from proconsul.federation.locator import Gateway, GatewayLocator
@@ -84,14 +85,17 @@ class FederationDialer:
     ) -> Stream:
         errors: list[HopError] = []
         waiting = list(gateways)
-        running: set[asyncio.Task[Stream]] = set()
+        started: dict[asyncio.Task[Stream | HopError], Gateway] = {}
+        running: set[asyncio.Task[Stream | HopError]] = set()
         async with TaskScope("dial") as scope:
             try:
                 while waiting or running:
                     if waiting:
                         gateway = waiting.pop(0)
                         attempt = self.dial_through(gateway, to, purpose, deadline)
-                        running.add(scope.spawn(str(gateway), _quiet(attempt)))
+                        task = scope.spawn(str(gateway), _quiet(attempt))
+                        started[task] = gateway
+                        running.add(task)
                     done, running = await asyncio.wait(
                         running,
                         timeout=HEAD_START_S if waiting else None,
@@ -99,11 +103,27 @@ class FederationDialer:
                     )
                     winner = _settle(done, errors)
                     if winner is not None:
-                        return winner
+                        self._overtaken(started, winner, to.datacenter)
+                        return winner.result()
             finally:
                 for task in running:
                     task.add_done_callback(_discard)
         raise _summary(errors, to.datacenter)
+
+    def _overtaken(
+        self,
+        started: Mapping[asyncio.Task[Stream | HopError], Gateway],
+        winner: asyncio.Task[Stream],
+        datacenter: str,
+    ) -> None:
+        """Whoever had a head start and is silent still is tried last: it swallows packets."""
+        for task, gateway in itertools.takewhile(
+            lambda item: item[0] is not winner, started.items()
+        ):
+            if not task.done():
+                labels = (("gateway", str(gateway)), ("datacenter", datacenter))
+                self._metrics.incr("consul.federation.gateway.dial_failed", 1, labels)
+                self._locator.failed(gateway, datacenter, asyncio.get_running_loop().time())
 
 
 async def _quiet(attempt: Awaitable[Stream]) -> Stream | HopError:
@@ -114,23 +134,26 @@ async def _quiet(attempt: Awaitable[Stream]) -> Stream | HopError:
         return error
 
 
-def _settle(done: set[asyncio.Task[Stream]], errors: list[HopError]) -> Stream | None:
-    winner: Stream | None = None
+def _settle(
+    done: set[asyncio.Task[Stream | HopError]], errors: list[HopError]
+) -> asyncio.Task[Stream] | None:
+    """The attempt that succeeded, if one has; others that did are closed."""
+    winner: asyncio.Task[Stream] | None = None
     for task in done:
-        result: Stream | HopError = task.result()
+        result = task.result()
         if isinstance(result, HopError):
             errors.append(result)
         elif winner is None:
-            winner = result
+            winner = cast("asyncio.Task[Stream]", task)
         else:
             result.abort()
     return winner
 
 
-def _discard(task: asyncio.Task[Stream]) -> None:
+def _discard(task: asyncio.Task[Stream | HopError]) -> None:
     """A loser that connected after all is closed."""
     if not task.cancelled() and task.exception() is None:
-        result: Stream | HopError = task.result()
+        result = task.result()
         if not isinstance(result, HopError):
             result.abort()
 

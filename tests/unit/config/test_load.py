@@ -153,6 +153,8 @@ REFUSED = [
      "primary_gateways"),
     ('server = true primary_gateways = ["x"]', "only be configured in a secondary",
      "primary_gateways"),
+    ('federation_state_prune_interval = "0s"', "must be positive",
+     "federation_state_prune_interval"),
 ]  # fmt: skip
 
 
@@ -199,6 +201,10 @@ def test_federation_accepted_in_a_secondary(tmp_path: Path) -> None:
     config, warnings = hcl(text, "-primary-gateway", "gw:8443", "-primary-gateway=gw2:8443")
     assert config.primary_gateways == ("gw:8443", "gw2:8443")
     assert config.federates_through_gateways
+    assert config.federation_state_prune_interval_s == 3600.0
+    assert hcl(f'{text} federation_state_prune_interval = "90m"').config == replace(
+        hcl(text).config, federation_state_prune_interval_s=5400.0
+    )
     assert warnings == []
     assert any("primary_gateways is not set" in w for w in hcl(text).warnings)
 

@@ -172,12 +172,15 @@ def test_a_blackhole_costs_a_head_start_and_is_abandoned() -> None:
     async def main() -> None:
         stream = memory_pair()[0]
         net = Net(g1=swallows, g2=works(stream))
-        dialer, _, _ = make(net, A, B)
+        dialer, locator, _ = make(net, A, B)
         loop = asyncio.get_running_loop()
         started = loop.time()
         assert await dialer.dial(TO, Purpose.RPC_MULTI, soon()) is stream
         assert loop.time() - started < 1.0
         assert net.cancelled == [A]
+        assert [g.address for g in locator.candidates("dc2", loop.time())] == [B, A], "tried last"
+        assert await dialer.dial(TO, Purpose.RPC_MULTI, soon()) is stream
+        assert net.tried == [A, B, B]
 
     run(main)
 

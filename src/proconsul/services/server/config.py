@@ -69,5 +69,6 @@ class ServerConfig:
     connect_enabled: bool = False
     mesh_gateway_federation: bool = False
     federation_anti_entropy: bool = True
+    federation_prune_s: float = 3600.0
     replication_token: Callable[[], str] = lambda: ""
     extra_tags: Mapping[str, str] = field(default_factory=dict)

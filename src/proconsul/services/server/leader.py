@@ -112,7 +112,8 @@ class LeaderDuties:
         )
 
     async def _prune(self) -> None:
-        await prune_forever(self._server.federation_server)
+        server = self._server
+        await prune_forever(server.federation_server, server.config.federation_prune_s)
 
     # -- the catalog -----------------------------------------------------------------------
 
