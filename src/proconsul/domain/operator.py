@@ -35,6 +35,14 @@ class AutopilotSetConfigRequest(WriteRequest, frozen=True, gc=False):
     cas: bool = False
 
 
+class RaftRemovePeerRequest(WriteRequest, frozen=True, gc=False):
+    """One of `address` ("ip:port") and `id` says whom."""
+
+    datacenter: str = ""
+    address: str = ""
+    id: str = ""
+
+
 class RaftServer(GoStruct, frozen=True, gc=False):
     id: str = ""
     node: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
+from proconsul.domain import autopilot as ap
 from proconsul.domain import catalog as c
 from proconsul.domain import connect as ca
 from proconsul.domain import coordinate as co
@@ -100,7 +101,32 @@ METHODS: dict[str, Method] = {
             _LEADER,
         ),
         Method(
+            "Operator.RaftRemovePeerByAddress",
+            op.RaftRemovePeerRequest,
+            Empty,
+            _LEADER,
+            is_read=False,
+        ),
+        Method(
+            "Operator.RaftRemovePeerByID", op.RaftRemovePeerRequest, Empty, _LEADER, is_read=False
+        ),
+        Method(
             "Operator.AutopilotGetConfiguration", o.DCSpecificRequest, op.AutopilotConfig, _LEADER
+        ),
+        Method(
+            "Operator.AutopilotSetConfiguration",
+            op.AutopilotSetConfigRequest,
+            bool,
+            _LEADER,
+            is_read=False,
+        ),
+        # Not a read: only the leader knows, whatever staleness the request allows.
+        Method(
+            "Operator.ServerHealth",
+            o.DCSpecificRequest,
+            ap.OperatorHealthReply,
+            _LEADER,
+            is_read=False,
         ),
     )
 }

@@ -17,10 +17,11 @@ from proconsul.domain import kv
 from proconsul.domain import operator as op
 from proconsul.domain import options as o
 from proconsul.domain.acl import AllowAll, Authorizer
+from proconsul.domain.autopilot import OperatorHealthReply
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import IGNORE_UNKNOWN_TYPE_FLAG, MessageType, encode_command
 from proconsul.rpc.blocking import BlockingLimits
-from proconsul.rpc.endpoints import catalog, federation, health, internal, kvs, status
+from proconsul.rpc.endpoints import catalog, federation, health, internal, kvs, operator, status
 from proconsul.rpc.endpoints.base import RequestError
 from proconsul.rpc.endpoints.internal import Coordinates
 from proconsul.rpc.methods import Empty, RaftStats
@@ -50,6 +51,7 @@ class _Server:
         self.datacenter, self.blocking_limits = "dc1", BlockingLimits()
         self.consistent = 0
         self.refuses = 0
+        self.removed: list[str] = []
         self.coordinates = Coordinates(self, list)
         self.table = EndpointTable(
             [
@@ -58,7 +60,8 @@ class _Server:
                 *kvs.endpoints(self),
                 *internal.endpoints(self, self.coordinates),
                 *federation.endpoints(self, lambda: 1_600_000_000_000_000_000),
-                *status.endpoints(self, self),
+                *status.endpoints(self),
+                *operator.endpoints(self, self, self),
             ]
         )
 
@@ -89,7 +92,17 @@ class _Server:
         return "127.0.0.1:8300"
 
     def peers(self) -> op.RaftConfigurationResponse:
-        return op.RaftConfigurationResponse(servers=[op.RaftServer(address="127.0.0.1:8300")])
+        return op.RaftConfigurationResponse(
+            servers=[op.RaftServer(address="127.0.0.1:8300", id="i")]
+        )
+
+    async def remove_peer(self, server_id: str, _deadline: float) -> None:
+        if self.refuses:
+            raise ProconsulError("not now")
+        self.removed.append(server_id)
+
+    def health(self) -> OperatorHealthReply:
+        return OperatorHealthReply(healthy=True)
 
     def log_position(self) -> RaftStats:
         return RaftStats(last_index=3)
@@ -429,6 +442,52 @@ def test_federation_states_and_roots() -> None:
     assert (roots.roots[0].signing_key, roots.roots[0].signing_cert) == ("", "")
 
 
+def test_peers_are_removed_by_address_or_id() -> None:
+    server = _Server()
+    by_id = op.RaftRemovePeerRequest(id="i")
+    assert server.call("Operator.RaftRemovePeerByID", by_id) == Empty()
+    by_address = op.RaftRemovePeerRequest(address="127.0.0.1:8300")
+    assert server.call("Operator.RaftRemovePeerByAddress", by_address) == Empty()
+    assert server.removed == ["i", "i"]
+    absent = op.RaftRemovePeerRequest(address="1.2.3.4:1", id="x")
+    for what, name in (("address", "Address"), ("id", "ID")):
+        with pytest.raises(RequestError, match=f'{what} ".*" was not found in the Raft config'):
+            server.call(f"Operator.RaftRemovePeerBy{name}", absent)
+    server.refuses = 1
+    with pytest.raises(ProconsulError, match="not now"):
+        server.call("Operator.RaftRemovePeerByID", by_id)
+
+
+def test_autopilot_is_configured() -> None:
+    server = _Server()
+    dc = o.DCSpecificRequest()
+    with pytest.raises(RequestError, match="autopilot config not initialized yet"):
+        server.call("Operator.AutopilotGetConfiguration", dc)
+    write = op.AutopilotSetConfigRequest(config=op.DEFAULT_AUTOPILOT)
+    assert server.call("Operator.AutopilotSetConfiguration", write) is False  # no CAS, no answer
+    assert server.call("Operator.AutopilotGetConfiguration", dc).max_trailing_logs == 250
+    stale = op.AutopilotSetConfigRequest(config=op.AutopilotConfig(modify_index=1), cas=True)
+    assert server.call("Operator.AutopilotSetConfiguration", stale) is False
+    fresh = op.AutopilotSetConfigRequest(config=op.AutopilotConfig(modify_index=11), cas=True)
+    assert server.call("Operator.AutopilotSetConfiguration", fresh) is True
+
+
+@pytest.mark.parametrize(
+    ("method", "request_"),
+    [
+        ("Operator.RaftGetConfiguration", o.DCSpecificRequest()),
+        ("Operator.RaftRemovePeerByAddress", op.RaftRemovePeerRequest()),
+        ("Operator.RaftRemovePeerByID", op.RaftRemovePeerRequest()),
+        ("Operator.AutopilotGetConfiguration", o.DCSpecificRequest()),
+        ("Operator.AutopilotSetConfiguration", op.AutopilotSetConfigRequest()),
+        ("Operator.ServerHealth", o.DCSpecificRequest()),
+    ],
+)
+def test_operators_need_rights(method: str, request_: Any) -> None:
+    with pytest.raises(PermissionDeniedError):
+        _Server().call(method, request_, _only())
+
+
 def test_status_and_operator() -> None:
     server = _Server()
     dc = o.DCSpecificRequest()
@@ -437,5 +496,5 @@ def test_status_and_operator() -> None:
     assert server.call("Status.Peers", dc) == ["127.0.0.1:8300"]
     assert server.call("Status.RaftStats", None).last_index == 3
     assert server.call("Operator.RaftGetConfiguration", dc).servers
-    assert server.call("Operator.AutopilotGetConfiguration", dc) == op.DEFAULT_AUTOPILOT
+    assert server.call("Operator.ServerHealth", dc).healthy
     assert server.call("Catalog.ListDatacenters", o.DatacentersRequest()) == ["dc1"]

@@ -6,13 +6,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 from server_support import server_config
 
 from proconsul.core.gossip.serf import Member, MemberStatus
-from proconsul.core.raft.types import NotLeader
 from proconsul.domain.operator import DEFAULT_AUTOPILOT
-from proconsul.services.server import membership, reconcile
+from proconsul.services.server import reconcile
 from proconsul.services.server.membership import RaftMembership
 from proconsul.services.server.tags import server_tags
 from proconsul.wire.raft import Configuration, Server, Suffrage
@@ -106,45 +104,3 @@ def test_who_left_or_was_forgotten_is_removed_but_never_oneself() -> None:
         assert server.done == [("remove", two.tags["id"])]
 
     asyncio.run(run())
-
-
-@pytest.mark.parametrize("error", [NotLeader(None), TimeoutError()])
-def test_promotions_wait_for_stability_and_survive_errors(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(membership, "ROUND_S", 0.01)
-    members = [_member(f"s{i}") for i in (1, 2)]
-    peers = [_peer(members[0]), _peer(members[1], Suffrage.NONVOTER)]
-    server = _Server(members, peers)
-    server.error = error
-
-    async def run() -> None:
-        running = asyncio.get_running_loop().create_task(_rules(server).run())
-        async with asyncio.timeout(5):
-            await asyncio.sleep(0.03)
-            assert not running.done()
-            server.error = None
-            while not server.done:  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
-        running.cancel()
-        await asyncio.wait([running])
-        assert server.done[0] == ("promote", members[1].tags["id"])
-
-    asyncio.run(run())
-
-
-def test_a_fourth_voter_is_promoted_only_once_stable() -> None:
-    members = [_member(f"s{i}") for i in range(1, 5)]
-    peers = [*map(_peer, members[:3]), _peer(members[3], Suffrage.NONVOTER)]
-    server = _Server(members, peers)
-    asyncio.run(_rules(server)._promote())
-    assert server.done == []
-
-
-@pytest.mark.parametrize(("alive", "forced"), [(3, ["s4"]), (2, [])])
-def test_dead_servers_go_only_when_replaced(alive: int, forced: list[str]) -> None:
-    members = [_member(f"s{i}") for i in range(1, alive + 1)]
-    members.append(_member("s4", MemberStatus.FAILED))
-    server = _Server(members, [_peer(m) for m in members])
-    asyncio.run(_rules(server)._remove_dead())
-    assert server.done == [("force_leave", name) for name in forced]

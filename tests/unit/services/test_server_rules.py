@@ -20,7 +20,6 @@ from proconsul.services.server import reconcile
 from proconsul.services.server.bootstrap import first_configuration, may_bootstrap, raft_address
 from proconsul.services.server.ca import follow_primary, initialize_primary
 from proconsul.services.server.fsm import RaftFsm
-from proconsul.services.server.membership import dead_removals
 from proconsul.services.server.tags import client_tags, is_agent, lan_merge, server_tags, wan_merge
 from proconsul.util.errors import ProconsulError
 from proconsul.wire.raft import Suffrage
@@ -116,25 +115,6 @@ def test_the_wan_is_for_servers() -> None:
     client = _member("c", client_tags(CONFIG.identity))
     assert is_agent(client)
     assert wan_merge([client]) == "Member 'c' is not a server"
-
-
-@pytest.mark.parametrize(
-    ("voters", "dead", "minimum", "removed"),
-    [
-        (3, 1, 0, 1),
-        (3, 2, 0, 0),
-        (5, 2, 0, 2),
-        (5, 3, 0, 0),
-        (5, 2, 4, 1),
-        (5, 2, 5, 0),
-        (3, 0, 0, 0),
-    ],
-)
-def test_never_so_many_dead_servers_that_the_quorum_goes(
-    voters: int, dead: int, minimum: int, removed: int
-) -> None:
-    names = [f"s{i}" for i in range(dead)]
-    assert dead_removals(voters, names, minimum) == names[:removed]
 
 
 def test_what_members_need_written() -> None:

@@ -40,6 +40,22 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "kv put": (f"{_CLI}.kv:PUT", "Sets or updates data in the KV store"),
     "leave": (f"{_CLI}.membership:LEAVE", "Gracefully leaves the cluster and shuts down"),
     "members": (f"{_CLI}.members:COMMAND", "Lists the members of a cluster"),
+    "operator autopilot get-config": (
+        f"{_CLI}.operator:GET_CONFIG",
+        "Display the current Autopilot configuration",
+    ),
+    "operator autopilot set-config": (
+        f"{_CLI}.operator:SET_CONFIG",
+        "Modify the current Autopilot configuration",
+    ),
+    "operator raft list-peers": (
+        f"{_CLI}.operator:LIST_PEERS",
+        "Display the current Raft peer configuration",
+    ),
+    "operator raft remove-peer": (
+        f"{_CLI}.operator:REMOVE_PEER",
+        "Remove a Consul server from the Raft configuration",
+    ),
     "reload": (
         f"{_CLI}.membership:RELOAD",
         "Triggers the agent to reload configuration files",
@@ -61,6 +77,9 @@ GROUPS: dict[str, str] = {
     "connect": "Interact with the service mesh",
     "federation": "Look at the federation of datacenters",
     "kv": "Interact with the key-value store",
+    "operator": "Provides cluster-level tools for Consul operators",
+    "operator autopilot": "Provides tools for modifying Autopilot configuration",
+    "operator raft": "Provides cluster-level tools for Consul operators",
     "services": "Interact with services",
     "tls": "Builtin helpers for creating CAs and certificates",
     "tls ca": "Helpers for CAs",

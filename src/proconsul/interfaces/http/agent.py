@@ -13,7 +13,8 @@ from proconsul.interfaces.http import views
 from proconsul.interfaces.http.answers import text_answer
 from proconsul.interfaces.http.api import Answer, HttpApi
 from proconsul.interfaces.http.errors import HttpError, bad_request
-from proconsul.interfaces.http.query import Ask, go_quote, parse_bool
+from proconsul.interfaces.http.query import Ask, parse_bool
+from proconsul.util.goquote import go_quote
 from proconsul.util.metrics import PROMETHEUS_CONTENT_TYPE
 
 ALL_SEGMENTS = "_all"

@@ -1,27 +1,30 @@
-"""Reads about the cluster itself: Raft's servers, autopilot, coordinates, the mesh CA's roots.
-
-After `agent/operator_endpoint.go`, `coordinate_endpoint.go` and `connect_ca_endpoint.go`.
-"""
+"""`/v1/operator/`: Raft's members and autopilot (`agent/operator_endpoint.go`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Raw
+from msgspec.structs import replace
 
-from proconsul.domain.base import bytes_of
-from proconsul.domain.connect import CARoot, IndexedCARoots
-from proconsul.domain.coordinate import IndexedCoordinates, NodeCoordinate
-from proconsul.domain.operator import AutopilotConfig, RaftConfigurationResponse
-from proconsul.domain.options import DatacentersRequest, DCSpecificRequest, NodeSpecificRequest
+from proconsul.domain.autopilot import OperatorHealthReply, ServerHealth
+from proconsul.domain.go_decode import GoDecodeError, decode_struct, parse_json
+from proconsul.domain.operator import (
+    AutopilotConfig,
+    AutopilotSetConfigRequest,
+    RaftConfigurationResponse,
+    RaftRemovePeerRequest,
+)
+from proconsul.domain.options import DCSpecificRequest
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http.api import Answer, HttpApi
-from proconsul.interfaces.http.errors import bad_request
+from proconsul.interfaces.http.errors import HttpError, bad_request
 from proconsul.interfaces.http.options import query_options
-from proconsul.interfaces.http.query import Ask, parse_bool
-from proconsul.interfaces.http.views import datacenter_maps, node_coordinate
+from proconsul.interfaces.http.query import Ask
 from proconsul.util.goduration import format_duration_ns
-from proconsul.wire.gotime import decode_time, format_time
+from proconsul.wire.gotime import format_time
+
+_SECOND_NS = 1_000_000_000
+_SERF = ("none", "alive", "leaving", "left", "failed")
 
 
 def raft_configuration(api: HttpApi, ask: Ask) -> Answer:
@@ -40,13 +43,35 @@ def raft_configuration(api: HttpApi, ask: Ask) -> Answer:
             }
             for one in out.servers or ()
         ]
-        return api.json(ask, {"Servers": servers, "Index": out.index})
+        return api.json(ask, {"Servers": servers or None, "Index": out.index})
 
     return api.query("Operator.RaftGetConfiguration", request, render, level=False)
 
 
+async def raft_peer(api: HttpApi, ask: Ask) -> Response:
+    """DELETE /v1/operator/raft/peer with `?id` or `?address`"""
+    by_id, by_address = ask.has("id"), ask.has("address")
+    if not by_id and not by_address:
+        raise bad_request(
+            "Must specify either ?id with the server's ID or ?address with IP:port of peer to "
+            "remove"
+        )
+    if by_id and by_address:
+        raise bad_request("Must specify only one of ?id or ?address")
+    request = RaftRemovePeerRequest(
+        datacenter=ask.first("dc") or api.config.datacenter,
+        address=ask.first("address"),
+        id=ask.first("id"),
+        token=api.token(ask),
+    )
+    await api.agent.rpc(f"Operator.RaftRemovePeerBy{'Address' if by_address else 'ID'}", request)
+    return Response(200)
+
+
 def autopilot_configuration(api: HttpApi, ask: Ask) -> Answer:
-    """GET /v1/operator/autopilot/configuration"""
+    """GET and PUT /v1/operator/autopilot/configuration, the latter with `?cas`"""
+    if ask.request.method == "PUT":
+        return _set_autopilot(api, ask)
     request = DCSpecificRequest(**query_options(ask, api.config))
 
     def render(out: AutopilotConfig) -> Response:
@@ -67,93 +92,54 @@ def autopilot_configuration(api: HttpApi, ask: Ask) -> Answer:
     return api.query("Operator.AutopilotGetConfiguration", request, render, level=False)
 
 
-async def coordinate_datacenters(api: HttpApi, ask: Ask) -> Response:
-    """GET /v1/coordinate/datacenters"""
-    found = await api.agent.rpc("Coordinate.ListDatacenters", DatacentersRequest())
-    return api.json(ask, datacenter_maps(found or ()))
+async def _set_autopilot(api: HttpApi, ask: Ask) -> Response:
+    try:
+        config = decode_struct(parse_json(ask.request.body), AutopilotConfig)
+    except GoDecodeError as error:
+        raise bad_request(f"Error parsing autopilot config: {error}") from None
+    cas, index = ask.has("cas"), 0
+    if cas:
+        try:
+            index = ask.uint64("cas")
+        except HttpError as error:
+            raise bad_request(f"Error parsing cas value: {error.text}") from None
+    request = AutopilotSetConfigRequest(
+        datacenter=ask.first("dc") or api.config.datacenter,
+        config=replace(config, create_index=0, modify_index=index),
+        cas=cas,
+        token=api.token(ask),
+    )
+    done = await api.agent.rpc("Operator.AutopilotSetConfiguration", request)
+    return api.json(ask, bool(done) if cas else True)
 
 
-def coordinate_nodes(api: HttpApi, ask: Ask) -> Answer:
-    """GET /v1/coordinate/nodes"""
+async def server_health(api: HttpApi, ask: Ask) -> Response:
+    """GET /v1/operator/autopilot/health: 429 unless all servers are healthy"""
     request = DCSpecificRequest(**query_options(ask, api.config))
-
-    def render(out: IndexedCoordinates) -> Response:
-        return api.json(ask, _of_segment(ask, out.coordinates), api.meta(out))
-
-    return api.query("Coordinate.ListNodes", request, render, level=False)
-
-
-def coordinate_node(api: HttpApi, ask: Ask) -> Answer:
-    """GET /v1/coordinate/node/:node"""
-    request = NodeSpecificRequest(node=ask.rest, **query_options(ask, api.config))
-
-    def render(out: IndexedCoordinates) -> Response:
-        found = _of_segment(ask, out.coordinates)
-        return api.json(ask, found, api.meta(out)) if found else Response(404)
-
-    return api.query("Coordinate.Node", request, render, level=False)
+    out: OperatorHealthReply = await api.agent.rpc("Operator.ServerHealth", request)
+    view = {
+        "Healthy": out.healthy,
+        "FailureTolerance": out.failure_tolerance,
+        "Servers": [_health(one) for one in out.servers or ()] or None,
+    }
+    return api.json(ask, view, status=200 if out.healthy else 429)
 
 
-def _of_segment(ask: Ask, rows: list[NodeCoordinate] | None) -> list[Any]:
-    every, segment = not ask.has("segment"), ask.first("segment")
-    return [node_coordinate(row) for row in rows or () if every or row.segment == segment]
-
-
-def ca_roots(api: HttpApi, ask: Ask) -> Answer:
-    """GET /v1/connect/ca/roots: JSON, or with `?pem=true` the certificates alone."""
-    request = DCSpecificRequest(**query_options(ask, api.config))
-    pem = parse_bool(ask.first("pem")) if ask.first("pem") else False
-    if pem is None:
-        raise bad_request("Bad request: The 'pem' query parameter must be a boolean value")
-
-    def render(out: IndexedCARoots) -> Response:
-        if not pem:
-            return api.json(ask, _roots(out), api.meta(out))
-        chain = "".join(
-            text for root in out.roots or () for text in (root.root_cert, *_others(root))
-        )
-        head = b"Content-Type: application/pem-certificate-chain\r\n"
-        return Response(200, chain.encode(), api.meta(out) + head)
-
-    return api.query("ConnectCA.Roots", request, render, level=False)
-
-
-def agent_ca_roots(api: HttpApi, ask: Ask) -> Answer:
-    """GET /v1/agent/connect/ca/roots: the same; agents of ours keep no cache of them."""
-    request = DCSpecificRequest(**query_options(ask, api.config))
-
-    def render(out: IndexedCARoots) -> Response:
-        return api.json(ask, _roots(out), b"X-Cache: MISS\r\n" + api.meta(out))
-
-    return api.query("ConnectCA.Roots", request, render, level=False)
-
-
-def _time(raw: Raw) -> str:
-    return format_time(decode_time(bytes_of(raw)))
-
-
-def _others(root: CARoot) -> list[str]:
-    return root.intermediate_certs or []
-
-
-def _roots(out: IndexedCARoots) -> dict[str, Any]:
-    roots = [
-        {
-            "ID": root.id,
-            "Name": root.name,
-            "SerialNumber": root.serial_number,
-            "SigningKeyID": root.signing_key_id,
-            "ExternalTrustDomain": root.external_trust_domain,
-            "NotBefore": _time(root.raw_not_before),
-            "NotAfter": _time(root.raw_not_after),
-            "RootCert": root.root_cert,
-            "IntermediateCerts": root.intermediate_certs,
-            "Active": root.active,
-            "PrivateKeyType": root.private_key_type,
-            "PrivateKeyBits": root.private_key_bits,
-            "CreateIndex": root.create_index,
-            "ModifyIndex": root.modify_index,
-        }
-        for root in out.roots or ()
-    ]
-    return {"ActiveRootID": out.active_root_id, "TrustDomain": out.trust_domain, "Roots": roots}
+def _health(one: ServerHealth) -> dict[str, Any]:
+    return {
+        "ID": one.id,
+        "Name": one.name,
+        "Address": one.address,
+        "SerfStatus": _SERF[one.serf_status] if one.serf_status < len(_SERF) else "none",
+        "Version": one.version,
+        "Leader": one.leader,
+        "LastContact": format_duration_ns(one.last_contact_ns),
+        "LastTerm": one.last_term,
+        "LastIndex": one.last_index,
+        "Healthy": one.healthy,
+        "Voter": one.voter,
+        # Whole seconds, the half upwards, as Go's Time.Round
+        "StableSince": format_time(
+            (one.stable_since_ns + _SECOND_NS // 2) // _SECOND_NS * _SECOND_NS
+        ),
+    }

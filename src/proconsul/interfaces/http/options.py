@@ -7,7 +7,8 @@ from typing import Any
 from proconsul.domain.options import QuerySource
 from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.ports import HttpApiConfig
-from proconsul.interfaces.http.query import Ask, go_quote, parse_uint64
+from proconsul.interfaces.http.query import Ask, parse_uint64
+from proconsul.util.goquote import go_quote
 
 SECOND_NS = 1_000_000_000
 

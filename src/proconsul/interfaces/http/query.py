@@ -9,6 +9,7 @@ from urllib.parse import unquote_to_bytes
 from proconsul.drivers.http import Request
 from proconsul.interfaces.http.errors import HttpError
 from proconsul.util.goduration import parse_duration_ns
+from proconsul.util.goquote import go_quote
 
 _HEX = frozenset(b"0123456789abcdefABCDEF")
 _NO_PARAMS: dict[str, list[str]] = {}
@@ -94,19 +95,6 @@ def parse_bool(text: str) -> bool | None:
     if text in {"0", "f", "F", "FALSE", "false", "False"}:
         return False
     return None
-
-
-def go_quote(text: str) -> str:
-    """Go's %q, for what is printable; the rest as escapes."""
-    out = []
-    for char in text:
-        if char in '"\\':
-            out.append("\\" + char)
-        elif char.isprintable():
-            out.append(char)
-        else:
-            out.append({"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char, f"\\x{ord(char):02x}"))
-    return '"' + "".join(out) + '"'
 
 
 def split_target(target: bytes) -> tuple[bytes, bytes]:

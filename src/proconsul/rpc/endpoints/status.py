@@ -1,4 +1,4 @@
-"""`Status.*` and `Operator.*` as far as servers and clients need them to work together."""
+"""`Status.*`: what servers ask each other about Raft (agent/consul/status_endpoint.go)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from typing import Protocol
 
 from proconsul.domain import operator as op
 from proconsul.domain import options as o
-from proconsul.domain.errors import PermissionDeniedError
-from proconsul.rpc.endpoints.base import EndpointServer
 from proconsul.rpc.methods import METHODS, Empty, RaftStats
 from proconsul.rpc.table import Call, Endpoint, Requires
 
@@ -27,8 +25,8 @@ class RaftView(Protocol):
 class Status:
     """Answered by whichever server of the datacenter is asked."""
 
-    def __init__(self, server: EndpointServer, raft: RaftView) -> None:
-        self._server, self._raft = server, raft
+    def __init__(self, raft: RaftView) -> None:
+        self._raft = raft
 
     async def ping(self, _request: Empty | None, _call: Call) -> Empty:
         return Empty()
@@ -42,28 +40,13 @@ class Status:
     async def raft_stats(self, _request: Empty | None, _call: Call) -> RaftStats:
         return self._raft.log_position()
 
-    async def raft_configuration(
-        self, _request: o.DCSpecificRequest, call: Call
-    ) -> op.RaftConfigurationResponse:
-        if not call.authorizer.operator_read():
-            raise PermissionDeniedError
-        return self._raft.peers()
 
-    async def autopilot(self, _request: o.DCSpecificRequest, call: Call) -> op.AutopilotConfig:
-        if not call.authorizer.operator_read():
-            raise PermissionDeniedError
-        return self._server.store.autopilot().value or op.DEFAULT_AUTOPILOT
-
-
-def endpoints(server: EndpointServer, raft: RaftView) -> list[Endpoint]:
-    """All of `Status`, and what `Operator` only reads."""
-    it = Status(server, raft)
-    operator = Requires.OPERATOR_READ
+def endpoints(raft: RaftView) -> list[Endpoint]:
+    """All of `Status`."""
+    it = Status(raft)
     return [
         Endpoint(METHODS["Status.Ping"], Requires.NOTHING, it.ping),
         Endpoint(METHODS["Status.Leader"], Requires.NOTHING, it.leader),
         Endpoint(METHODS["Status.Peers"], Requires.NOTHING, it.peers),
         Endpoint(METHODS["Status.RaftStats"], Requires.NOTHING, it.raft_stats),
-        Endpoint(METHODS["Operator.RaftGetConfiguration"], operator, it.raft_configuration),
-        Endpoint(METHODS["Operator.AutopilotGetConfiguration"], operator, it.autopilot),
     ]

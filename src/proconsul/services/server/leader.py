@@ -19,6 +19,7 @@ from proconsul.drivers.channel import Channel, Overflow
 from proconsul.drivers.scope import TaskScope
 from proconsul.federation.anti_entropy import FederationStateAntiEntropy, prune_forever
 from proconsul.services.server import ca, reconcile
+from proconsul.services.server.autopilot import Autopilot
 from proconsul.services.server.membership import RaftMembership
 from proconsul.services.server.tags import NEW_LEADER_EVENT
 from proconsul.util.errors import ProconsulError
@@ -42,6 +43,7 @@ class LeaderDuties:
         self._server = server
         self._changed: Channel[tuple[Member, bool]] = Channel(QUEUE_MEMBERS, Overflow.DROP_OLDEST)
         self._membership = RaftMembership(server)
+        self.autopilot = Autopilot(server)
 
     def member_changed(self, member: Member, *, reaped: bool) -> None:
         """A LAN member joined, failed, left, or was reaped."""
@@ -78,7 +80,7 @@ class LeaderDuties:
                 await asyncio.sleep(RETRY_S)
         start = scope.supervise
         _ = start("tombstones", self._reap_tombstones)
-        _ = start("autopilot", self._membership.run)
+        _ = start("autopilot", self.autopilot.run)
         if config.connect_enabled and not identity.is_primary:
             _ = start("ca", self._follow_ca)
         if not identity.is_primary and (replicator := server.replicator) is not None:

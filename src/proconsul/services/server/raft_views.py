@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from proconsul.domain import operator as op
 from proconsul.drivers.raft.node import RaftNode
 from proconsul.rpc.methods import RaftStats
-from proconsul.rpc.router import Router
+from proconsul.rpc.server_meta import ServerMeta
+from proconsul.services.server.bootstrap import raft_address
 from proconsul.wire.raft import Suffrage
 
 
 class RaftViews:
     """The `rpc.endpoints.status.RaftView` of a server."""
 
-    def __init__(self, raft: RaftNode, router: Router, datacenter: str) -> None:
-        self._raft, self._router, self._datacenter = raft, router, datacenter
+    def __init__(self, raft: RaftNode, servers: Callable[[], list[ServerMeta]]) -> None:
+        """`servers()` are the servers in the LAN pool, whatever their state."""
+        self._raft, self._servers = raft, servers
 
     def leader_address(self) -> str:
         """See `RaftView.leader_address`."""
@@ -24,15 +28,17 @@ class RaftViews:
         """See `RaftView.peers`."""
         configuration, index = self._raft.configuration()
         leader = self.leader_address()
-        names = {s.id: s.node for s in self._router.servers(self._datacenter)}
+        known = {raft_address(s.address): s for s in self._servers()}
         return op.RaftConfigurationResponse(
             servers=[
                 op.RaftServer(
                     id=s.id,
-                    node=names.get(s.id, "(unknown)"),
+                    node=known[s.address].node if s.address in known else "(unknown)",
                     address=s.address,
                     leader=s.address == leader,
-                    protocol_version="3",
+                    protocol_version=(
+                        str(known[s.address].raft_version) if s.address in known else "unknown"
+                    ),
                     voter=s.suffrage is Suffrage.VOTER,
                 )
                 for s in configuration.servers

@@ -17,6 +17,7 @@ from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, Mem
 from proconsul.domain import coordinate as co
 from proconsul.domain import errors
 from proconsul.domain.acl import AllowAll, Authorizer
+from proconsul.domain.autopilot import OperatorHealthReply
 from proconsul.domain.connect import IndexedCARoots
 from proconsul.domain.messages import IGNORE_UNKNOWN_TYPE_FLAG, MessageType, encode_command
 from proconsul.domain.options import DCSpecificRequest
@@ -41,6 +42,7 @@ from proconsul.rpc.endpoints import (
     internal,
     kvs,
     mesh,
+    operator,
     status,
     txn,
 )
@@ -127,7 +129,7 @@ class Server:
         self._bootstrapper = Bootstrapper(
             identity, config.bootstrap_expect, self.raft, self.pool, self._lan_servers
         )
-        self.views = RaftViews(self.raft, self.router, identity.datacenter)
+        self.views = RaftViews(self.raft, self._lan_servers)
         self._coordinates = Coordinates(self, self.wan_coordinates)
         self._forwarder = Forwarder(
             ForwardConfig(identity.datacenter, identity.primary_datacenter, config.rpc_hold_s),
@@ -203,7 +205,8 @@ class Server:
     def _table(self) -> EndpointTable:
         return EndpointTable(
             [
-                *status.endpoints(self, self.views),
+                *status.endpoints(self.views),
+                *operator.endpoints(self, self.views, self),
                 *catalog.endpoints(self, self.datacenters),
                 *health.endpoints(self),
                 *kvs.endpoints(self),
@@ -492,6 +495,14 @@ class Server:
         if isinstance(result, StateError):
             raise result
         return result
+
+    async def remove_peer(self, server_id: str, deadline: float) -> None:
+        """See `Cluster.remove_peer`."""
+        await self.raft.remove_server(server_id, deadline)
+
+    def health(self) -> OperatorHealthReply:
+        """See `Cluster.health`."""
+        return self._leader.autopilot.health if self._leader else OperatorHealthReply()
 
     def leader(self) -> Destination | None:
         """See `Forwarding.leader`."""
