@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from proconsul.util.clock import Rng
     from proconsul.wire.raft import Request, Response
 
+ORPHANED_FRACTION = 0.1
+"""Of the heartbeat timeout: orphaned followers spread their elections over so long."""
+
 
 @dataclass(slots=True)
 class _Candidacy:
@@ -70,6 +73,8 @@ class Raft:
         self._candidacy: _Candidacy | None = None
         self._leadership: Leadership | None = None
         self._installing = 0
+        self._orphaned = False
+        """The leader's process is gone, and nobody has been heard since."""
 
     # -- life cycle
 
@@ -167,6 +172,7 @@ class Raft:
             return
         if request.term > state.term or state.role is not Role.FOLLOWER:
             self._step_down(request.term, now)
+        self._orphaned = False
         state.set_leader(state.leader_by_address(request.leader))
         follower.append_entries(state, token, request, now)
 
@@ -216,6 +222,24 @@ class Raft:
         upto = state.log.compact(index, term, state.config.trailing_logs)
         state.out.delete_to = max(state.out.delete_to, upto)
 
+    def leader_died(self, address: str, now: float) -> None:
+        """The process of the leader at `address` is proven to be gone: do not wait out its silence.
+
+        The election it starts carries the mark of a leadership transfer, which tells voters who
+        have not noticed yet that no leader objects. What this claims need not be true: it decides
+        when an election begins, and never who may win it.
+        """
+        state = self.state
+        if state.role is not Role.FOLLOWER or self._installing or not self._may_campaign():
+            return
+        if state.leader is None or state.leader[1] != address:
+            return
+        state.set_leader(None)
+        self._orphaned = True
+        state.election_at = now + state.rng.uniform(
+            0, state.config.heartbeat_timeout_s * ORPHANED_FRACTION
+        )
+
     # -- answers, time, durability
 
     def response(self, rid: int, response: Response | None, now: float) -> None:
@@ -264,7 +288,7 @@ class Raft:
             self._leadership.tick(now)
         elif (at := self.get_timer()) is not None and now >= at:
             if self._may_campaign():
-                self._campaign(now)
+                self._campaign(now, transfer=self._orphaned)
             else:
                 self.state.election_at = None
                 self.state.set_leader(None)
@@ -289,6 +313,7 @@ class Raft:
         timeout = state.config.election_timeout_s
         state.election_at = now + state.rng.uniform(timeout, 2 * timeout)
         self._candidacy = candidacy = _Candidacy(state.out.seq)
+        self._orphaned = False
         if has_vote(state.members.latest, state.local_id):
             state.set_hard(HardState(term, term, state.candidate_name))
         else:

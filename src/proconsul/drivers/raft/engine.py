@@ -35,6 +35,9 @@ from proconsul.wire.raft import AppendEntriesRequest, Request, Response
 
 log = logging.getLogger("proconsul.raft")
 
+LEADER_ASKED_AFTER_S = (0.0, 0.02, 0.1)
+"""Pauses before each time a silent leader's host is asked whether anybody listens."""
+
 
 @dataclass(slots=True)
 class Hooks:
@@ -63,7 +66,7 @@ class Engine:
         self.core: Raft | None = None
         self.send_snapshot: Callable[[Send], Coroutine[Any, Any, None]] | None = None
         self._unwritten: list[Output] = []
-        self._writing = self._pumping = self._leading = False
+        self._writing = self._pumping = self._leading = self._asking = False
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
         self._failure: Exception | None = None
@@ -265,6 +268,31 @@ class Engine:
                 send.address, str(error) or "timeout",
             )  # fmt: skip
         self.done(send.rid)(response)
+
+    def connection_lost(self, leader: str) -> None:
+        """A connection from the leader at this address ended: find out if its process is gone."""
+        if self.stopped or self._asking or self.core is None:
+            return
+        known = self.core.state.leader
+        if known is not None and known[1] == leader:
+            self._asking = True
+            _ = self.scope.spawn("ask for the leader", self._ask_for(leader))
+
+    async def _ask_for(self, leader: str) -> None:
+        """A crash closes sockets one by one, and a leader that lives is soon heard again."""
+        try:
+            for pause_s in LEADER_ASKED_AFTER_S:
+                await asyncio.sleep(pause_s)
+                gone = await self.transport.refuses(leader)
+                if self.stopped or self.core is None or self.core.state.leader is None:
+                    return
+                if gone:
+                    log.warning("leader at %s is gone: nobody listens there any more", leader)
+                    self.core.leader_died(leader, self.now())
+                    self.pump()
+                    return
+        finally:
+            self._asking = False
 
     def handle(self, request: Request) -> asyncio.Future[tuple[Response | None, str]]:
         """Serve another server's request."""

@@ -274,6 +274,10 @@ class RaftNode:
         """Receive a snapshot (`transport.Handler`)."""
         return await self._snapshotter.install(request, chunks)
 
+    def connection_lost(self, leader: str) -> None:
+        """A leader's connection ended (`transport.Handler`)."""
+        self._engine.connection_lost(leader)
+
     # -- proposals
 
     @staticmethod

@@ -39,6 +39,8 @@ TIMEOUT_S = 10.0
 SNAPSHOT_BYTES_PER_TIMEOUT = 256 << 10
 POOL_MAX = 3
 """Idle connections kept per server."""
+REFUSAL_S = 1.0
+"""How long a dead server's host may take to say so."""
 UNANSWERED_MAX = 128
 """Requests of one connection that may wait for their answers."""
 
@@ -55,6 +57,10 @@ class Handler(Protocol):
     async def install(
         self, request: InstallSnapshotRequest, chunks: AsyncIterator[bytes]
     ) -> tuple[Response | None, str]: ...
+
+    def connection_lost(self, leader: str) -> None:
+        """A connection ended on which the leader with this address had sent entries."""
+        ...
 
 
 class Connection:
@@ -216,6 +222,21 @@ class Transport:
             finally:
                 connection.stream.abort()
 
+    async def refuses(self, address: str) -> bool:
+        """Whether the host at `address` says that nobody listens there any more."""
+        loop = asyncio.get_running_loop()
+        try:
+            stream = await self._open("", address, loop.time() + REFUSAL_S)
+        except (ProconsulError, OSError, TimeoutError) as error:
+            cause: BaseException | None = error
+            while cause is not None:
+                if isinstance(cause, ConnectionRefusedError):
+                    return True
+                cause = cause.__cause__
+            return False
+        stream.abort()
+        return False
+
     async def serve(self, stream: Stream, handler: Handler) -> None:
         """Serve an accepted stream until either side is done with it."""
         self._serving.add(stream)
@@ -313,9 +334,12 @@ async def _read(
     handler: Handler,
 ) -> None:
     loop = asyncio.get_running_loop()
+    leader = b""
     try:
         while (kind := await connection.type_byte()) is not None:
             request = decode_request(kind, await connection.value())
+            if isinstance(request, AppendEntriesRequest):
+                leader = request.leader
             if isinstance(request, InstallSnapshotRequest):
                 result = loop.create_future()
                 result.set_result(await handler.install(request, connection.raw(request.size)))
@@ -326,6 +350,8 @@ async def _read(
         log.error("failed to decode incoming command from %s: %s", connection.stream.peer, error)
     except StreamError as error:
         log.debug("raft connection from %s ended: %s", connection.stream.peer, error)
+    if leader:
+        handler.connection_lost(leader.decode("utf-8", "replace"))
 
 
 async def _answer(

@@ -116,6 +116,39 @@ def test_votes_are_refused_while_a_leader_is_known() -> None:
     assert reply.response == RequestVoteResponse(9, granted=True)
 
 
+def test_a_dead_leader_is_succeeded_before_its_silence_is_noticed() -> None:
+    raft = _machine()
+    raft.bootstrap(_three(), 0.0)
+    raft.request(0, AppendEntriesRequest(2, b"b:1"), 0.5)
+    _outputs(raft)
+    raft.leader_died("c:1", 0.6)
+    at = raft.get_timer()
+    assert at is not None
+    assert at >= 1.5  # somebody else's death changes nothing
+    raft.leader_died("b:1", 0.6)
+    at = raft.get_timer()
+    assert at is not None
+    assert 0.6 <= at <= 0.7
+    raft.handle_timer(at)
+    sends = [s for o in _outputs(raft) for s in o.send_durable if isinstance(s, Send)]
+    requests = [send.request for send in sends]
+    assert [request.leadership_transfer for request in requests] == [True, True]  # type: ignore[union-attr]
+
+
+def test_a_leader_that_is_heard_after_all_is_followed() -> None:
+    raft = _machine()
+    raft.bootstrap(_three(), 0.0)
+    raft.request(0, AppendEntriesRequest(2, b"b:1"), 0.5)
+    raft.leader_died("b:1", 0.6)
+    raft.request(1, AppendEntriesRequest(2, b"b:1"), 0.61)
+    at = raft.get_timer()
+    assert at is not None
+    assert at >= 1.6
+    raft.handle_timer(at)
+    sends = [s for o in _outputs(raft) for s in o.send_durable if isinstance(s, Send)]
+    assert not any(s.request.leadership_transfer for s in sends)  # type: ignore[union-attr]
+
+
 def test_a_conflicting_suffix_is_replaced_and_last_log_is_from_before() -> None:
     raft = _machine()
     raft.start(0.0)

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from raft_support import FAST, Member, Recorder, cluster, leader_of, nowhere, soon, until
 
-from proconsul.core.raft.types import NotLeader
+from proconsul.core.raft.types import Config, NotLeader
 from proconsul.drivers.raft.applier import Halted
 from proconsul.drivers.raft.node import ApplyTimeout, NodeConfig, RaftNode
 from proconsul.drivers.raft.snapshots import MemorySnapshotStore
@@ -106,6 +106,27 @@ def test_members_change_and_leadership_moves(tmp_path: Path) -> None:
         assert {s.id for s in leader.node.configuration()[0].servers} == {"a", "c"}
         assert not b.node.is_leader
         for member in members:
+            await member.stop()
+
+    asyncio.run(run())
+
+
+def test_the_death_of_a_leader_is_noticed_by_its_closed_door(tmp_path: Path) -> None:
+    """With timeouts so long that waiting out the leader's silence would fail the test."""
+
+    async def run() -> None:
+        members = await cluster(tmp_path, "abc")
+        leader = await leader_of(members)
+        await until(lambda: all(m.node.leader == leader.node.leader for m in members))
+        others = [m for m in members if m is not leader]
+        for other in others:
+            core = other.node._engine.running()
+            core.state.config = Config(60.0, 60.0, 30.0, 0.01)
+            core.state.heard(core.state.last_contact or 0.0)
+        await leader.stop()
+        successor = await leader_of(others)
+        assert await successor.node.apply(b"after", soon()) is not None
+        for member in others:
             await member.stop()
 
     asyncio.run(run())
