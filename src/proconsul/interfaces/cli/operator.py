@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from proconsul.config.goflags import Flag, Parsed, parse_bool, parse_uint64, string_flag
+from proconsul.config.goflags import Flag, Parsed, bool_flag, string_flag, uint_flag
 from proconsul.interfaces.cli.client import Client
 from proconsul.interfaces.cli.command import (
     CLIENT_FLAGS,
@@ -161,24 +161,11 @@ Usage: proconsul operator autopilot set-config [options]
   Modifies the current Autopilot configuration; what is not given stays.""",
     run=_set_config,
     flags=(
-        Flag(
-            "cleanup-dead-servers",
-            "Whether dead servers are removed (true or false).",
-            parse_bool,
-            False,
+        bool_flag("cleanup-dead-servers", "Whether dead servers are removed (true or false)."),
+        uint_flag(
+            "max-trailing-logs", "How many log entries behind the leader a healthy server may be."
         ),
-        Flag(
-            "max-trailing-logs",
-            "How many log entries behind the leader a healthy server may be.",
-            parse_uint64,
-            0,
-        ),
-        Flag(
-            "min-quorum",
-            "The number of servers below which no dead one is removed.",
-            parse_uint64,
-            0,
-        ),
+        uint_flag("min-quorum", "The number of servers below which no dead one is removed."),
         Flag(
             "last-contact-threshold",
             "For how long a healthy server may be without contact to the leader, such as 200ms.",
@@ -190,12 +177,7 @@ Usage: proconsul operator autopilot set-config [options]
             _duration,
         ),
         string_flag("redundancy-zone-tag", "A feature of Consul Enterprise; kept as it is."),
-        Flag(
-            "disable-upgrade-migration",
-            "A feature of Consul Enterprise; kept as it is.",
-            parse_bool,
-            False,
-        ),
+        bool_flag("disable-upgrade-migration", "A feature of Consul Enterprise; kept as it is."),
         string_flag("upgrade-version-tag", "A feature of Consul Enterprise; kept as it is."),
         *_API,
     ),

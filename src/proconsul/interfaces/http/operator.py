@@ -53,11 +53,11 @@ async def raft_peer(api: HttpApi, ask: Ask) -> Response:
     by_id, by_address = ask.has("id"), ask.has("address")
     if not by_id and not by_address:
         raise bad_request(
-            "Must specify either ?id with the server's ID or ?address with IP:port of peer to "
-            "remove"
+            "Bad request: Must specify either ?id with the server's ID or ?address with IP:port "
+            "of peer to remove"
         )
     if by_id and by_address:
-        raise bad_request("Must specify only one of ?id or ?address")
+        raise bad_request("Bad request: Must specify only one of ?id or ?address")
     request = RaftRemovePeerRequest(
         datacenter=ask.first("dc") or api.config.datacenter,
         address=ask.first("address"),
@@ -96,13 +96,13 @@ async def _set_autopilot(api: HttpApi, ask: Ask) -> Response:
     try:
         config = decode_struct(parse_json(ask.request.body), AutopilotConfig)
     except GoDecodeError as error:
-        raise bad_request(f"Error parsing autopilot config: {error}") from None
+        raise bad_request(f"Bad request: Error parsing autopilot config: {error}") from None
     cas, index = ask.has("cas"), 0
     if cas:
         try:
             index = ask.uint64("cas")
         except HttpError as error:
-            raise bad_request(f"Error parsing cas value: {error.text}") from None
+            raise bad_request(f"Bad request: Error parsing cas value: {error.text}") from None
     request = AutopilotSetConfigRequest(
         datacenter=ask.first("dc") or api.config.datacenter,
         config=replace(config, create_index=0, modify_index=index),
