@@ -37,7 +37,10 @@ def running_world(spec: WorldSpec, network: Network | None = None) -> Iterator[W
         peers.namespaces()
         network = NetnsNetwork()
     real = any(d.software is Software.CONSUL for d in spec.datacenters)
-    programs = Programs(consul=peers.consul() if real else "", envoy=peers.envoy())
+    gateways = any(d.gateways for d in spec.datacenters)
+    programs = Programs(
+        consul=peers.consul() if real else "", envoy=peers.envoy() if gateways else ""
+    )
     with World(spec, network, programs) as world:
         try:
             world.start()
