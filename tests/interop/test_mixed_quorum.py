@@ -24,7 +24,7 @@ def _secured(path: Path) -> dict[str, object]:
     files = TestAuthority(path).server("any", "dc1")
     return {
         "ca_file": files.ca, "cert_file": files.certificate, "key_file": files.key,
-        "verify_incoming_rpc": True, "verify_outgoing": True, "verify_server_hostname": True,
+        "verify_incoming": True, "verify_outgoing": True, "verify_server_hostname": True,
         "encrypt": base64.b64encode(bytes(range(32))).decode(),
     }  # fmt: skip
 
