@@ -18,6 +18,8 @@ from proconsul.core.raft.types import (
     Channel,
     ConfigurationError,
     NotLeader,
+    RestoreInProgress,
+    SnapshotMeta,
     TransferInProgress,
     Transferred,
     Verified,
@@ -75,6 +77,7 @@ class Leadership:
         self._verifications = 0
         self._verifying: list[tuple[int, object]] = []
         self._transfer: _Transfer | None = None
+        self._restoring = False
         self._commitment = Commitment(state.log.last_index + 1)
         self._commitment.configure(state.members.latest)
         self._follow(now)
@@ -84,8 +87,7 @@ class Leadership:
 
     def propose(self, items: Sequence[tuple[LogType, bytes]], now: float) -> int:
         """Append entries to the log; returns the first one's index."""
-        if self._transfer is not None:
-            raise TransferInProgress
+        self._check_open()
         return self._append(items, now)
 
     def change(
@@ -94,8 +96,7 @@ class Leadership:
         """Append a changed configuration; returns its index. One change at a time."""
         state = self._state
         members = state.members
-        if self._transfer is not None:
-            raise TransferInProgress
+        self._check_open()
         if (
             members.latest_index != members.committed_index
             or state.commit_index < self._commitment.start_index
@@ -120,8 +121,7 @@ class Leadership:
     def transfer(self, token: object, server_id: str | None, now: float) -> None:
         """Hand leadership to `server_id` (None: whoever is most up to date); see `Transferred`."""
         state = self._state
-        if self._transfer is not None:
-            raise TransferInProgress
+        self._check_open()
         able = [p for p in self._progress.values() if has_vote(state.members.latest, p.server.id)]
         able = [p for p in able if server_id is None or p.server.id == server_id]
         if not able:
@@ -130,6 +130,44 @@ class Leadership:
         deadline = now + state.config.election_timeout_s
         self._transfer = _Transfer(token, target.server.id, deadline)
         self._advance_transfer()
+
+    def _check_open(self) -> None:
+        if self._transfer is not None:
+            raise TransferInProgress
+        if self._restoring:
+            raise RestoreInProgress
+
+    # -- a snapshot from outside
+
+    def begin_restore(self, index: int) -> SnapshotMeta:
+        """Take nothing new any more, and say under which index the snapshot is to be stored.
+
+        That leaves a hole behind the log, so that followers have to be sent the snapshot.
+        """
+        state = self._state
+        members = state.members
+        self._check_open()
+        if members.latest_index != members.committed_index:
+            raise ConfigurationError(
+                "cannot restore snapshot now, wait until the configuration entry at "
+                f"{members.latest_index} has been applied (have applied {members.committed_index})"
+            )
+        self._restoring = True
+        index = max(state.log.last_index, index) + 1
+        return SnapshotMeta(index, state.term, members.latest, members.latest_index)
+
+    def end_restore(self) -> None:
+        """Go on, whether it was restored or not."""
+        self._restoring = False
+
+    def restored(self, meta: SnapshotMeta, now: float) -> int:
+        """The snapshot is durable, and the state machine's: returns the index of a noop after it.
+
+        Once that is committed, a quorum has the snapshot.
+        """
+        self._restoring = False
+        self._state.restore(meta)
+        return self._append([(LogType.NOOP, b"")], now)
 
     # -- what comes back
 

@@ -134,6 +134,32 @@ class Raft:
         """Hand leadership over; ends in a `Transferred` event. Raises `NotLeader`."""
         self._leader().transfer(token, server_id, now)
 
+    def begin_restore(self, index: int) -> SnapshotMeta:
+        """Prepare to replace the state by a snapshot that ended at `index` where it was taken.
+
+        Returns what it is to be stored as. Until `restored` or `cancel_restore` nothing new is
+        taken. Raises `NotLeader`, `ConfigurationError`, `TransferInProgress`, `RestoreInProgress`.
+        """
+        return self._leader().begin_restore(index)
+
+    def may_restore(self, meta: SnapshotMeta) -> bool:
+        """Whether this server still leads the term that `begin_restore` was called in."""
+        return self._leadership is not None and self.state.term == meta.term
+
+    def cancel_restore(self, meta: SnapshotMeta) -> None:
+        """Nothing came of it."""
+        if self._leadership is not None and self.state.term == meta.term:
+            self._leadership.end_restore()
+
+    def restored(self, meta: SnapshotMeta, now: float) -> int:
+        """The snapshot is durable and the state machine has it; only if `may_restore`.
+
+        Returns the index of an entry that is committed once a quorum has the snapshot.
+        """
+        index = self._leader().restored(meta, now)
+        self._settle(now)
+        return index
+
     def _leader(self) -> Leadership:
         if self._leadership is None:
             raise not_leader(self.state)

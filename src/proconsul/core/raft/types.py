@@ -43,6 +43,13 @@ class TransferInProgress(RaftError):
         super().__init__("leadership transfer in progress")
 
 
+class RestoreInProgress(RaftError):
+    """The state is being replaced by a snapshot from outside; ask again."""
+
+    def __init__(self) -> None:
+        super().__init__("snapshot restore in progress")
+
+
 class ConfigurationError(RaftError):
     """A membership change or bootstrap that is not allowed now, or never."""
 

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from proconsul.core.raft.log import Log
 from proconsul.core.raft.machine import Raft
@@ -26,7 +26,7 @@ from proconsul.core.raft.types import (
 from proconsul.drivers.raft import stats
 from proconsul.drivers.raft.applier import Applier, Fsm
 from proconsul.drivers.raft.engine import Engine, Hooks
-from proconsul.drivers.raft.snapshots import FileSnapshotStore, Snapshot
+from proconsul.drivers.raft.snapshots import FileSnapshotStore, Snapshot, SnapshotError
 from proconsul.drivers.raft.snapshotter import Snapshotter
 from proconsul.drivers.raft.store import Store
 from proconsul.drivers.raft.transport import Transport
@@ -99,6 +99,8 @@ class RaftNode:
         self._engine.send_snapshot = self._snapshotter.send
         self._proposals: list[tuple[LogType, bytes, asyncio.Future[object]]] = []
         self._closed = False
+        self._held = 0
+        """Restores under way: proposals wait for their end."""
 
     # -- life cycle
 
@@ -258,6 +260,33 @@ class RaftNode:
         """Write a snapshot now and truncate the log behind it; None if there is nothing new."""
         return await self._snapshotter.take()
 
+    async def open_snapshot(self) -> tuple[Snapshot, BinaryIO]:
+        """The state as of now at the earliest: takes a snapshot if anything is new.
+
+        Raises `SnapshotError`, also where there is nothing yet.
+        """
+        await self._snapshotter.take()
+        snapshot = await asyncio.to_thread(self._snapshots.latest)
+        if snapshot is None:
+            raise SnapshotError("nothing new to snapshot")
+        return snapshot, await asyncio.to_thread(self._snapshots.open, snapshot)
+
+    async def restore(self, index: int, source: BinaryIO, deadline: float) -> None:
+        """Replace the state of all servers by a snapshot's bytes; `index` is where it was taken.
+
+        Writes meanwhile wait. Returns when a quorum has it. Raises as `apply` does, and
+        `SnapshotError`; the state machine's refusal leaves everything as it was.
+        """
+        future: asyncio.Future[object] = self._future()
+        self._held += 1
+        try:
+            await self._snapshotter.restore(index, source, future)
+        finally:
+            self._held -= 1
+            if self._proposals:
+                self._flush_proposals()
+        await self._wait(future, deadline, "restore")
+
     # -- the network side
 
     async def serve(self, stream: Stream) -> None:
@@ -298,7 +327,7 @@ class RaftNode:
         if len(self._applier) + len(self._proposals) >= PROPOSALS_MAX:
             raise RaftError("too many raft proposals under way, try again later")
         future: asyncio.Future[object] = self._future()
-        if not self._proposals:
+        if not self._proposals and not self._held:
             asyncio.get_running_loop().call_soon(self._flush_proposals)
         self._proposals.append((kind, data, future))
         self._metrics.incr(
@@ -310,6 +339,8 @@ class RaftNode:
         return result
 
     def _flush_proposals(self) -> None:
+        if self._held:
+            return
         proposals, self._proposals = self._proposals, []
         try:
             items = [(kind, data) for kind, data, _ in proposals]

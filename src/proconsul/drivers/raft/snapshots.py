@@ -166,6 +166,10 @@ class FileSnapshotStore:
         except OSError as error:
             raise SnapshotError(f"snapshot {snapshot.path} cannot be read: {error}") from error
 
+    def delete(self, snapshot: Snapshot) -> None:
+        """Take back a snapshot that turned out to be of no use."""
+        shutil.rmtree(snapshot.path, ignore_errors=True)
+
     def close(self) -> None:
         """Nothing to do: what is committed is on disk."""
 

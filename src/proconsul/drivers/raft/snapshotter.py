@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
-from proconsul.core.raft.types import RaftError, Role, Send, SnapshotMeta
+from proconsul.core.raft.types import LeadershipLost, RaftError, Role, Send, SnapshotMeta
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, Sink, Snapshot, SnapshotError
 from proconsul.util.errors import ProconsulError
 from proconsul.wire.raft import (
@@ -65,6 +65,41 @@ class Snapshotter:
             engine.pump()
             log.info("snapshot up to index %d complete, %d bytes", meta.index, snapshot.size)
             return snapshot
+
+    async def restore(self, index: int, source: BinaryIO, done: asyncio.Future[object]) -> None:
+        """Replace the state by a snapshot from outside, which ended at `index` where it was taken.
+
+        `done` is told when a quorum has it. If the state machine refuses it, or leadership is lost
+        before, nothing has changed. Raises `RaftError`.
+        """
+        engine = self._engine
+        async with self._busy:
+            meta = engine.running().begin_restore(index)
+            try:
+                sink = await asyncio.to_thread(self._store.create, meta)
+                snapshot = await _fill(sink, _chunks_of(source))
+                try:
+                    await self._take_over(snapshot, done)
+                except BaseException:
+                    await asyncio.to_thread(self._store.delete, snapshot)
+                    raise
+            finally:
+                if not engine.stopped:
+                    engine.running().cancel_restore(meta)
+
+    async def _take_over(self, snapshot: Snapshot, done: asyncio.Future[object]) -> None:
+        engine, meta = self._engine, snapshot.meta
+        reader = await asyncio.to_thread(self._store.open, snapshot)
+        with reader:
+            if not engine.running().may_restore(meta):
+                raise LeadershipLost
+            try:
+                engine.applier.restore(snapshot, reader)
+            except ProconsulError as error:
+                raise SnapshotError(f"failed to restore snapshot: {error}") from error
+        engine.applier.wait(engine.running().restored(meta, engine.now()), done)
+        engine.pump()
+        log.info("restored user snapshot: index=%d bytes=%d", meta.index, snapshot.size)
 
     async def send(self, send: Send) -> None:
         """Send the latest snapshot to a server and report how that went."""
@@ -181,6 +216,11 @@ async def _gathered(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:  # noqa: A
             buffer.clear()
     if buffer:
         yield bytes(buffer)
+
+
+async def _chunks_of(source: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(source.read, _CHUNK_BYTES):
+        yield chunk
 
 
 async def _fill(sink: Sink, chunks: AsyncIterator[bytes]) -> Snapshot:

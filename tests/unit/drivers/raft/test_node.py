@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import uvloop
 from raft_support import FAST, Member, Recorder, cluster, leader_of, nowhere, soon, until
+from typing_extensions import override
 
 from proconsul.core.raft.types import Config, NotLeader
 from proconsul.drivers.raft.applier import Halted
 from proconsul.drivers.raft.node import ApplyTimeout, NodeConfig, RaftNode
-from proconsul.drivers.raft.snapshots import MemorySnapshotStore
+from proconsul.drivers.raft.snapshots import MemorySnapshotStore, SnapshotError
 from proconsul.drivers.raft.store import MemoryStore
 from proconsul.drivers.raft.transport import Transport
+from proconsul.util.errors import WireError
 from proconsul.wire.raft import Server, Suffrage
 
 
@@ -202,3 +206,81 @@ def test_a_timer_that_is_due_already_is_armed_twice_under_uvloop(
         await node.aclose()
 
     uvloop.run(scenario())
+
+
+def test_a_snapshot_from_outside_replaces_the_state_of_all(tmp_path: Path) -> None:
+    async def run() -> None:
+        members = await cluster(tmp_path, "abc")
+        leader = await leader_of(members)
+        follower = next(m for m in members if m is not leader)
+        await asyncio.gather(*(leader.node.apply(b"old%d" % i, soon()) for i in range(50)))
+        index = leader.node.last_index
+        with pytest.raises(NotLeader):
+            await follower.node.restore(7, io.BytesIO(b"x\n"), soon())
+
+        restoring = asyncio.create_task(
+            leader.node.restore(index + 1000, io.BytesIO(b"new\nstate\n"), soon())
+        )
+        await asyncio.sleep(0)
+        writing = asyncio.create_task(leader.node.apply(b"after", soon()))  # it waits
+        await restoring
+        await writing
+        await until(lambda: all(m.fsm.commands == [b"new", b"state", b"after"] for m in members))
+        # Behind both the log and where it came from; then the noop, and the write.
+        assert leader.node.last_index >= index + 1000 + 3
+        stats = leader.node.stats()
+        assert int(stats["last_snapshot_index"]) == index + 1001
+
+        # It lasts: all of them stop and start again.
+        for member in members:
+            await member.stop()
+        again = []
+        for member in members:
+            back = Member(tmp_path, member.name)
+            back.address = member.address
+            await back.listen()
+            await back.start()
+            again.append(back)
+        second = await leader_of(again)
+        await second.node.apply(b"more", soon())
+        await until(
+            lambda: all(m.fsm.commands == [b"new", b"state", b"after", b"more"] for m in again)
+        )
+        for member in again:
+            await member.stop()
+
+    asyncio.run(run())
+
+
+def test_a_snapshot_that_the_state_machine_refuses_changes_nothing(tmp_path: Path) -> None:
+    class Picky(Recorder):
+        @override
+        def restore(self, reader: BinaryIO) -> None:
+            if reader.read() == b"bad":
+                raise WireError("not a state")
+
+    async def run() -> None:
+        fsm = Picky()
+        node = RaftNode(
+            NodeConfig("a", "127.0.0.1:1", FAST),
+            fsm,
+            Transport(nowhere),
+            MemoryStore(),
+            MemorySnapshotStore(),
+        )
+        await node.start()
+        node.bootstrap([Server(Suffrage.VOTER, "a", "127.0.0.1:1")])
+        await node.apply(b"kept", soon())
+        before = node.stats()
+        with pytest.raises(SnapshotError, match="not a state"):
+            await node.restore(5, io.BytesIO(b"bad"), soon())
+        assert fsm.commands == [b"kept"]
+        assert node.stats() == before
+        await node.apply(b"goes on", soon())
+        await node.restore(5, io.BytesIO(b"good"), soon())
+        snapshot, reader = await node.open_snapshot()
+        with reader:
+            assert (snapshot.meta.index, snapshot.size) == (node.applied_index, len(reader.read()))
+        await node.aclose()
+
+    asyncio.run(run())
