@@ -8,7 +8,7 @@ rather than diverge. Only types with `IGNORE_UNKNOWN_TYPE_FLAG` may be skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from proconsul.domain import federation as federation_domain
@@ -31,6 +31,7 @@ from proconsul.state import (
     federation,
     kv,
     opaque,
+    restore,
     sessions,
     snapshot,
     txn,
@@ -94,8 +95,32 @@ class Fsm:
 
     def restore(self, pieces: Iterable[bytes]) -> None:
         """Replace the whole state. Raises `FsmError` and keeps the old one if it is damaged."""
-        tables, self._chunker = snapshot.load(pieces)
-        self.store.replace_all(tables)
+        steps = self.restore_steps(pieces)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                for _ in done.value():
+                    pass
+                return
+
+    def restore_steps(
+        self, pieces: Iterable[bytes]
+    ) -> Generator[None, None, Callable[[], Iterator[None]]]:
+        """Read a snapshot beside the state, in steps of a few milliseconds.
+
+        The generator returns what puts it into the state's place; that in turn returns the steps
+        in which the old state is freed, which may be drawn whenever there is time. Raises
+        `FsmError` if the snapshot is damaged.
+        """
+        tables, chunker = yield from restore.load(pieces)
+
+        def replace() -> Iterator[None]:
+            old, self._chunker = self.store.tables, chunker
+            self.store.replace_all(tables)
+            return old.release()
+
+        return replace
 
 
 def _register(tx: Transaction, body: bytes) -> None:

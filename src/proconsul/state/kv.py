@@ -59,6 +59,7 @@ def insert(tx: Transaction, row: DirEntry) -> None:
         tx.ungroup(tx.t.session_keys, existing.session, row.key)
     if row.session:
         tx.put(tx.group(tx.t.session_keys, row.session), row.key, None)
+    tx.t.kv_views.keep(row.key)
     tx.put(tx.t.kvs, row.key, row)
     tx.touch(kv_key(row.key))
 
@@ -83,6 +84,7 @@ def delete(tx: Transaction, key: str) -> None:
 def _drop(tx: Transaction, row: DirEntry) -> None:
     if row.session:
         tx.ungroup(tx.t.session_keys, row.session, row.key)
+    tx.t.kv_views.keep(row.key)
     tx.remove(tx.t.kvs, row.key)
     tx.discard_sorted(tx.t.kv_keys, row.key)
     tx.touch(kv_key(row.key))
@@ -112,6 +114,7 @@ def delete_tree(tx: Transaction, prefix: str) -> None:
 
 
 def add_tombstone(tx: Transaction, key: str, index: int) -> None:
+    tx.t.tombstone_views.keep(key)
     if key not in tx.t.tombstones:
         tx.add_sorted(tx.t.tombstone_keys, key)
     tx.put(tx.t.tombstones, key, index)
@@ -124,6 +127,7 @@ def add_tombstone(tx: Transaction, key: str, index: int) -> None:
 def reap_tombstones(tx: Transaction, index: int) -> None:
     """Forget the tombstones up to `index`."""
     for key in [key for key, at in tx.t.tombstones.items() if at <= index]:
+        tx.t.tombstone_views.keep(key)
         tx.remove(tx.t.tombstones, key)
         tx.discard_sorted(tx.t.tombstone_keys, key)
 

@@ -6,7 +6,7 @@ and removal move one chunk's pointers only, a scan is a slice per chunk.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 
 _CHUNK = 512
@@ -58,6 +58,54 @@ class SortedKeys:
             self._chunks.insert(place + 1, tail)
             self._last[place] = chunk[-1]
             self._last.insert(place + 1, tail[-1])
+
+    def extend(self, keys: list[str]) -> None:
+        """Insert many; in ascending order behind all others, as snapshots have them, it is cheap."""
+        if not keys:
+            return
+        ordered = sorted(keys)
+        if ordered != keys or (self._last and keys[0] <= self._last[-1]):
+            for key in keys:
+                self.add(key)
+            return
+        if len(set(keys)) < len(keys):
+            keys = list(dict.fromkeys(keys))
+        for i in range(0, len(keys), _CHUNK):
+            chunk = keys[i : i + _CHUNK]
+            self._chunks.append(chunk)
+            self._last.append(chunk[-1])
+        self._size += len(keys)
+
+    def after(self, key: str | None) -> list[str]:
+        """The next few keys behind `key`, or the first ones; empty at the end."""
+        if key is None:
+            return self._chunks[0].copy() if self._chunks else []
+        place = bisect_right(self._last, key)
+        if place == len(self._chunks):
+            return []
+        chunk = self._chunks[place]
+        return chunk[bisect_right(chunk, key) :]
+
+    def take_to(self, key: str) -> list[str]:
+        """Remove the keys up to and with `key`, and return them in order."""
+        place = bisect_right(self._last, key)
+        taken = [one for chunk in self._chunks[:place] for one in chunk]
+        del self._chunks[:place]
+        del self._last[:place]
+        if self._chunks:
+            chunk = self._chunks[0]
+            end = bisect_right(chunk, key)
+            taken += chunk[:end]
+            del chunk[:end]
+        self._size -= len(taken)
+        return taken
+
+    def shrink(self) -> bool:
+        """Drop some of the keys, to spread the end of a large set; False if there are none left."""
+        if self._chunks:
+            self._size -= len(self._chunks.pop())
+            self._last.pop()
+        return bool(self._chunks)
 
     def discard(self, key: str) -> None:
         """Remove a key that may be missing."""
