@@ -4,96 +4,16 @@ from __future__ import annotations
 
 import builtins
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from cloud_standin import Answer, Api, Query, as_json, discover
 from federation_support import run
 
 from proconsul.federation.discovery import Discover, DiscoveryError, DiscoveryResolver
+from proconsul.federation.discovery.cloud import CLOUD_PROVIDERS
 from proconsul.federation.discovery.cloud.aws import aws
-from proconsul.federation.discovery.cloud.large import azure as azure_provider
-from proconsul.federation.discovery.cloud.large import azure_addresses, gce_addresses
-from proconsul.federation.discovery.cloud.virtual import (
-    digitalocean,
-    linode,
-    openstack,
-    scaleway,
-)
-from proconsul.federation.discovery.resolver import default_providers
-
-Query = dict[str, list[str]]
-Answer = tuple[int, str, str]
-"""Status, content type, body."""
-
-
-class Api:
-    """What was asked, and what is answered."""
-
-    def __init__(self, answer: Callable[[str, Query, Any], Answer]) -> None:
-        self.answer = answer
-        self.requests: list[tuple[str, Query]] = []
-        self.headers: list[dict[str, str]] = []
-        self.url = ""
-
-    @contextmanager
-    def serving(self) -> Iterator[str]:
-        api = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                parts = urlsplit(self.path)
-                query = parse_qs(parts.query, keep_blank_values=True)
-                length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length)
-                api.requests.append((parts.path, query))
-                api.headers.append({k.lower(): v for k, v in self.headers.items()})
-                status, kind, text = api.answer(parts.path, query, body)
-                data = text.encode()
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(data)))
-                if status == 201:
-                    self.send_header("X-Subject-Token", "t0k3n")
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_POST = do_PUT = do_GET
-
-            def log_message(self, *_: object) -> None:
-                return
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        self.url = f"http://127.0.0.1:{server.server_address[1]}"
-        try:
-            yield self.url
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
-
-
-def as_json(value: Any, status: int = 200) -> Answer:
-    return status, "application/json", json.dumps(value)
-
-
-def discover(entry: str) -> list[str]:
-    found: list[str] = []
-
-    async def main() -> None:
-        found.extend(await Discover(default_providers()).addrs(entry))
-
-    run(main)
-    return found
-
 
 # -- EC2 -----------------------------------------------------------------------------------------
 
@@ -329,25 +249,6 @@ def test_openstack_servers_of_all_pages() -> None:
         assert discover(entry) == ["10.0.0.1", "10.0.0.3"]
 
 
-def test_google_instances_are_filtered() -> None:
-    def instance(address: str, tags: list[str], **labels: str) -> dict[str, Any]:
-        return {
-            "tags": {"items": tags},
-            "labels": labels,
-            "networkInterfaces": [{"networkIP": address}, {"networkIP": "10.9.9.9"}],
-        }
-
-    listing = {
-        "zones/us-west1-a": {"instances": [instance("10.0.0.1", ["gw"], env="prod")]},
-        "zones/us-east1-b": {"instances": [instance("10.0.0.2", ["gw"]), instance("10.0.0.3", [])]},
-        "zones/empty": {},
-    }
-    assert gce_addresses(listing, "", "gw", ("", "")) == ["10.0.0.2", "10.0.0.1"]
-    assert gce_addresses(listing, "us-west1-.*", "gw", ("", "")) == ["10.0.0.1"]
-    assert gce_addresses(listing, "", "", ("env", "prod")) == ["10.0.0.1"]
-    assert gce_addresses(listing, "", "gw", ("env", "dev")) == []
-
-
 @pytest.mark.parametrize(
     ("entry", "text"),
     [
@@ -366,19 +267,8 @@ def test_arguments_that_do_not_do(entry: str, text: str, monkeypatch: pytest.Mon
         discover(entry)
 
 
-def test_azure_interfaces() -> None:
-    def interface(address: str | None, **tags: str) -> dict[str, Any]:
-        properties = {"properties": {"privateIPAddress": address} if address else {}}
-        return {"tags": tags, "properties": {"ipConfigurations": [properties]}}
-
-    interfaces = [interface("10.0.0.1", role="gw"), interface("10.0.0.2"), interface(None)]
-    assert azure_addresses(interfaces, ("role", "gw")) == ["10.0.0.1"]
-    assert azure_addresses(interfaces, None) == ["10.0.0.1", "10.0.0.2"]
-    assert azure_provider().name == "azure"
-
-
 def test_every_cloud_has_a_name_and_help() -> None:
-    for make in (aws, digitalocean, linode, openstack, scaleway):
+    for make in CLOUD_PROVIDERS:
         assert f'"{make().name}"' in make().help()
 
 

@@ -23,13 +23,8 @@ _ESCAPES = {
 }  # fmt: skip
 _HEX_DIGITS = {"x": 2, "u": 4, "U": 8}
 
-SECRETS = frozenset(
-    {
-        "access_key_id", "api_token", "auth_token", "password", "secret_access_key", "secret_id",
-        "secret_key", "session_token", "token",
-    }
-)  # fmt: skip
-"""Arguments whose values are never shown."""
+_SECRET_WORDS = ("access_key", "api_key", "credential", "passw", "secret", "token")
+_NO_SECRETS = frozenset({"credentials_file"})
 
 _HIDDEN = "<hidden>"
 
@@ -79,10 +74,16 @@ def parse(text: str) -> dict[str, str]:
     return args
 
 
+def is_secret(key: str) -> bool:
+    """Whether the value of an argument is never shown. By words: a misspelt key hides its value too."""
+    name = key.lower()
+    return name not in _NO_SECRETS and any(word in name for word in _SECRET_WORDS)
+
+
 def render(args: Mapping[str, str], *, hide_secrets: bool = False) -> str:
     """The string that `parse` understands: `provider` first, then by key, empty values left out."""
     keys = ["provider", *sorted(key for key in args if key != "provider")]
-    shown = {k: _HIDDEN if hide_secrets and k in SECRETS else args.get(k, "") for k in keys}
+    shown = {k: _HIDDEN if hide_secrets and is_secret(k) else args.get(k, "") for k in keys}
     return " ".join(f"{_quote(k)}={_quote(v)}" for k, v in shown.items() if v)
 
 

@@ -37,6 +37,25 @@ def installed_providers() -> list[Provider]:
     return [point.load()() for point in entry_points(group=ENTRY_POINTS)]
 
 
+_INSTEAD = {
+    "k8s": "provider=dns host=NAME.NAMESPACE.svc.cluster.local of a headless Service",
+    "mdns": "provider=dns, or the addresses themselves",
+}
+"""Providers of go-discover that are not here, where there is something better than the general advice."""
+_NOT_HERE = frozenset({"k8s", "mdns", "softlayer", "tencentcloud", "triton", "vsphere"})
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    text = f"discover: unknown provider {name}"
+    if name not in _NOT_HERE:
+        return f"{text}: there are {', '.join(known)}"
+    instead = _INSTEAD.get(name, "a name that resolves to all addresses (provider=dns host=NAME)")
+    return (
+        f"{text}: go-discover has it, but it is not built in here; use {instead}, or install a "
+        f"plugin (an entry point of the group {ENTRY_POINTS})"
+    )
+
+
 class Discover:
     """Answers `provider=...` strings (go-discover's `Discover`)."""
 
@@ -63,7 +82,7 @@ class Discover:
             raise DiscoveryError("discover: no provider")
         provider = self._providers.get(name)
         if provider is None:
-            raise DiscoveryError(f"discover: unknown provider {name}")
+            raise DiscoveryError(_unknown(name, self.names))
         log.debug('discover: Using provider "%s"', name)
         try:
             async with asyncio.timeout(DISCOVER_S_MAX):

@@ -9,6 +9,7 @@ from proconsul.federation.discovery.cloud.base import (
     Args,
     CloudProvider,
     Endpoint,
+    Secrets,
     arg_or_env,
     driver,
 )
@@ -34,10 +35,11 @@ _HELP = """Amazon AWS:
 """
 
 
-def _look_up(args: Args, endpoint: Endpoint | None) -> list[str]:
+def _look_up(args: Args, endpoint: Endpoint | None, secrets: Secrets) -> list[str]:
     if args.get("service", "ec2") == "ecs":
         raise DiscoveryError("service ecs is not supported, use ec2")
     key, secret, token = _credentials(args)
+    secrets += [key, secret, token or ""]
     region = args.get("region") or Ec2Metadata().region()
     ec2 = driver("ec2", endpoint, key, secret, region=region, token=token, signature_version="4")
     params = {
@@ -52,6 +54,8 @@ def _look_up(args: Args, endpoint: Endpoint | None) -> list[str]:
     for _ in range(PAGES_MAX):
         page = ec2.connection.request(ec2.path, params=dict(params)).object
         space = page.tag.partition("}")[0] + "}" if page.tag.startswith("{") else ""
+        if page.tag != f"{space}DescribeInstancesResponse":
+            raise DiscoveryError(f"an answer that is not understood: {page.tag}")
         for instance in page.iterfind(
             f"{space}reservationSet/{space}item/{space}instancesSet/{space}item"
         ):

@@ -6,13 +6,17 @@ import json
 import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 from urllib.request import ProxyHandler, Request, build_opener
+
+from proconsul.federation.discovery.provider import DiscoveryError
 
 TIMEOUT_S = 2.0
 BYTES_MAX = 1024 * 1024
 
 _EC2 = "http://169.254.169.254"
-_GCE = "http://metadata.google.internal"
+_GCE = "metadata.google.internal"
+_AZURE = "http://169.254.169.254"
 _OPENSTACK = "http://169.254.169.254/openstack/latest/meta_data.json"
 
 
@@ -49,9 +53,42 @@ class Ec2Metadata:
 
 
 def gce_project() -> str:
-    """The project of the machine we run on."""
-    headers = {"Metadata-Flavor": "Google"}
-    return get(f"{_GCE}/computeMetadata/v1/project/project-id", headers)
+    """The project of the machine we run on. Raises `DiscoveryError` where that is none of Google's."""
+    return _gce("project/project-id")
+
+
+def gce_token() -> dict[str, Any]:
+    """Access token of the machine's own service account: `access_token`, `expires_in` (seconds)."""
+    token: dict[str, Any] = json.loads(_gce("instance/service-accounts/default/token"))
+    return token
+
+
+def _gce(path: str) -> str:
+    host = os.environ.get("GCE_METADATA_HOST", "") or _GCE
+    try:
+        return get(f"http://{host}/computeMetadata/v1/{path}", {"Metadata-Flavor": "Google"})
+    except OSError as error:
+        raise DiscoveryError(
+            f"the metadata server of Google Cloud gives no {path} ({error}): set project_name and "
+            "credentials_file"
+        ) from error
+
+
+def azure_token(resource: str) -> tuple[str, int]:
+    """Access token of the machine's managed identity for `resource`, and when it expires (Unix)."""
+    base = os.environ.get("AZURE_POD_IDENTITY_AUTHORITY_HOST", "") or _AZURE
+    query = urlencode({"api-version": "2018-02-01", "resource": resource})
+    try:
+        text = get(
+            f"{base.rstrip('/')}/metadata/identity/oauth2/token?{query}", {"Metadata": "true"}
+        )
+    except OSError as error:
+        raise DiscoveryError(
+            f"the machine's metadata server gives no token of a managed identity ({error}): set "
+            "tenant_id, client_id and secret_access_key"
+        ) from error
+    found: dict[str, Any] = json.loads(text)
+    return str(found["access_token"]), int(found["expires_on"])
 
 
 def openstack_project() -> str:

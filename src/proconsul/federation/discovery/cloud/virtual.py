@@ -4,13 +4,18 @@ Scaleway and OpenStack."""
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 from proconsul.federation.discovery.cloud.base import (
+    PAGES_MAX,
+    REQUEST_S_MAX,
     Args,
     CloudProvider,
     Endpoint,
+    Secrets,
     arg_or_env,
     driver,
+    refuse_errors,
 )
 from proconsul.federation.discovery.cloud.metadata import openstack_project
 from proconsul.federation.discovery.provider import DiscoveryError
@@ -38,8 +43,15 @@ _SCALEWAY_HELP = """Scaleway:
     organization: The Scaleway organization access key
     tag_name:     The tag name to filter on
     token:        The Scaleway API access token
-    region:       The Scaleway region
+    region:       The zone, e.g. "fr-par-1" (the default) or "nl-ams-1"
+    addr_type:    "private_v4", "public_v4" or "public_v6". Defaults to "private_v4"; machines in
+                  Private Networks have no such address in the list, only public ones
 """
+_SCALEWAY_HOST = "api.scaleway.com"
+_SCALEWAY_ZONES = {"": "fr-par-1", "par1": "fr-par-1", "ams1": "nl-ams-1"}
+"""Names of the API of old, which go-discover's documentation has."""
+_SCALEWAY_PAGE = 100
+_SCALEWAY_STOPPED = ("stopped", "stopped in place", "stopping", "locked")
 
 _OPENSTACK_HELP = """Openstack:
 
@@ -58,7 +70,7 @@ _OPENSTACK_HELP = """Openstack:
 """
 
 
-def _digitalocean(args: Args, endpoint: Endpoint | None) -> list[str]:
+def _digitalocean(args: Args, endpoint: Endpoint | None, _secrets: Secrets) -> list[str]:
     cloud = driver("digitalocean", endpoint, args.get("api_token", ""), api_version="v2")
     region, tag = args.get("region", ""), args.get("tag_name", "")
     out = []
@@ -74,7 +86,7 @@ def _digitalocean(args: Args, endpoint: Endpoint | None) -> list[str]:
     return out
 
 
-def _linode(args: Args, endpoint: Endpoint | None) -> list[str]:
+def _linode(args: Args, endpoint: Endpoint | None, _secrets: Secrets) -> list[str]:
     token = arg_or_env(args, "api_token", "LINODE_TOKEN")
     cloud = driver("linode", endpoint, token, api_version="4.0")
     kind = args.get("address_type", "") or "private_v4"
@@ -90,14 +102,38 @@ def _linode(args: Args, endpoint: Endpoint | None) -> list[str]:
     return out
 
 
-def _scaleway(args: Args, endpoint: Endpoint | None) -> list[str]:
+def _scaleway(args: Args, endpoint: Endpoint | None, _secrets: Secrets) -> list[str]:
     cloud = driver("scaleway", endpoint, args.get("organization", ""), args.get("token", ""))
-    tag, region = args.get("tag_name", ""), args.get("region", "") or None
-    nodes = cloud.list_nodes(region=None if endpoint else region)
-    return [ip for node in nodes if tag in node.extra["tags"] for ip in node.private_ips[:1]]
+    if endpoint is None:  # libcloud's own hosts are those of the API of old
+        cloud.connection.host = _SCALEWAY_HOST
+        cloud.connection.connect()
+        refuse_errors(cloud.connection.connection)
+    region = args.get("region", "")
+    path = f"/instance/v1/zones/{_SCALEWAY_ZONES.get(region, region)}/servers"
+    tag, kind = args.get("tag_name", ""), args.get("addr_type", "") or "private_v4"
+    out: list[str] = []
+    for page in range(1, PAGES_MAX + 1):
+        params = {"per_page": _SCALEWAY_PAGE, "page": page}
+        servers = cloud.connection.request(path, params=params).object["servers"]
+        for server in servers:
+            if tag in server.get("tags", ()) and server.get("state") not in _SCALEWAY_STOPPED:
+                out += _scaleway_addresses(server, kind)[:1]
+        if len(servers) < _SCALEWAY_PAGE:
+            break
+    return out
 
 
-def _openstack(args: Args, endpoint: Endpoint | None) -> list[str]:
+def _scaleway_addresses(server: dict[str, Any], kind: str) -> list[str]:
+    if kind == "private_v4":
+        return [server["private_ip"]] if server.get("private_ip") else []
+    public = server.get("public_ips") or [server.get("public_ip") or {}]
+    wanted = "inet6" if kind == "public_v6" else "inet"
+    return [
+        ip["address"] for ip in public if ip.get("family", "inet") == wanted and "address" in ip
+    ]
+
+
+def _openstack(args: Args, endpoint: Endpoint | None, _secrets: Secrets) -> list[str]:
     url = arg_or_env(args, "auth_url", "OS_AUTH_URL")
     if not url:
         raise DiscoveryError("Auth url must be provided")
@@ -117,6 +153,10 @@ def _openstack(args: Args, endpoint: Endpoint | None) -> list[str]:
         ex_force_base_url=args.get("endpoint") or None,
     )
     del endpoint  # of the identity service: that is `auth_url`
+    identity: Any = cloud.connection.get_auth_class()
+    identity.timeout = REQUEST_S_MAX
+    identity.connect()
+    refuse_errors(identity.connection)
     answer = cloud._paginated_request(  # noqa: SLF001
         "/servers/detail", "servers", cloud.connection, {"status": "ACTIVE"}
     )
