@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from proconsul.app.worlds import netns_rules
+from proconsul.app.worlds import netns, netns_rules
 from proconsul.app.worlds.netns_network import NetnsNetwork
-from proconsul.app.worlds.spec import Host
+from proconsul.app.worlds.spec import GATEWAY_PORT, Host
 from proconsul.app.worlds.waiting import Missing, until
 from proconsul.app.worlds.world import World
 from proconsul.domain.base import encode
@@ -91,11 +92,13 @@ def cluster_stat(world: World, gateway: Host, pattern: str) -> int:
     return sum(int(line.rsplit(":", 1)[1]) for line in text.splitlines() if ": " in line)
 
 
-def counter(world: World, host: Host, name: str) -> float:
-    """The total of a counter of an agent, over all labels, from its Prometheus metrics.
+def counter(world: World, host: Host, name: str, labels: Mapping[str, str] | None = None) -> float:
+    """The total of a counter of an agent, over all labels but those given, from its Prometheus
+    metrics.
 
     They need `telemetry.prometheus_retention_time`.
     """
+    texts = [f'{label}="{value}"' for label, value in (labels or {}).items()]
     status, _, body = world.api(host).request("GET", "/v1/agent/metrics?format=prometheus")
     text = body.decode()
     assert status == 200, text
@@ -103,7 +106,9 @@ def counter(world: World, host: Host, name: str) -> float:
     total = 0.0
     for line in text.splitlines():
         metric, _, value = line.rpartition(" ")
-        if metric.partition("{")[0] in {wanted, f"{wanted}_total"}:
+        if metric.partition("{")[0] in {wanted, f"{wanted}_total"} and all(
+            text in metric for text in texts
+        ):
             total += float(value)
     return total
 
@@ -116,10 +121,29 @@ def federation_status(world: World, host: Host) -> dict[str, Any]:
 
 def status_command(world: World, host: Host, *flags: str) -> tuple[int, str]:
     """Exit status and output of `federation status` against the host's agent."""
-    argv = [*world.programs.proconsul(), "federation", "status", *flags]
-    argv += ["-http-addr", world.url(host)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    return command(world, host, "federation", "status", *flags)
+
+
+def command(world: World, host: Host, *words: str) -> tuple[int, str]:
+    """Exit status and output of a command against the host's agent."""
+    done = subprocess.run(
+        [*world.programs.proconsul(), *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "CONSUL_HTTP_ADDR": world.url(host)},
+    )
     return done.returncode, done.stdout + done.stderr
+
+
+def breaks_connections(world: World, server: Host) -> None:
+    """Break all connections that the server has to gateways (Linux with INET_DIAG_DESTROY)."""
+    network = world.network
+    assert isinstance(network, NetnsNetwork)
+    for _ in range(2):  # what was being made when the first one looked
+        killed = ["ss", "-K", "-Htn", f"dport = :{GATEWAY_PORT}"]
+        netns.run(network.command(server, killed))
 
 
 def status_row(report: dict[str, Any], datacenter: str) -> dict[str, Any]:

@@ -97,7 +97,8 @@ async def gather(server: StatusServer, deadline: float) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     deadline = min(deadline, loop.time() + STATUS_S)
     prober = Prober(server.domain, server.dialer, server.connect, deadline)
-    names = {m.datacenter for m in server.wan_servers()} | {s.datacenter for s in server.states()}
+    names = {m.datacenter for m in server.wan_servers() if m.status != "left"}
+    names |= {state.datacenter for state in server.states()}
     names |= {server.datacenter, server.primary_datacenter}
     rows = await concurrently([_Datacenter(server, prober, name).report for name in sorted(names)])
     locator = server.locator

@@ -180,6 +180,20 @@ def test_a_healthy_federation(authority: TestAuthority) -> None:
     run(main)
 
 
+def test_a_datacenter_whose_servers_all_left_is_none(authority: TestAuthority) -> None:
+    async def main() -> None:
+        async with world(authority) as w:
+            gone = [
+                WanServer("s1", f"dc{n}", ("192.0.2.1", 8300), s)
+                for n, s in ((3, "left"), (4, "failed"))
+            ]
+            w.looker.members = [*w.looker.members, *gone]
+            report = await gather(w.looker, soon(8))
+            assert [row["Datacenter"] for row in report["Datacenters"]] == ["dc1", "dc2", "dc4"]
+
+    run(main)
+
+
 def test_local_gateway_down(authority: TestAuthority) -> None:
     async def main() -> None:
         async with world(authority) as w:
