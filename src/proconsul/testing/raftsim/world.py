@@ -1,0 +1,154 @@
+"""Servers, clients, network and faults of one seed, from the first boot to the last check."""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from dataclasses import dataclass
+
+from proconsul.core.raft.types import Config, Role
+from proconsul.testing.linearizability import Operation, assert_linearizable
+from proconsul.testing.raftsim.client import Client
+from proconsul.testing.raftsim.clock import Timeline
+from proconsul.testing.raftsim.faults import Faults
+from proconsul.testing.raftsim.invariants import Invariants
+from proconsul.testing.raftsim.network import Network
+from proconsul.testing.raftsim.server import Answer, SimServer
+from proconsul.wire.raft import Configuration, Server, Suffrage
+
+NOTES_MAX = 80
+HEALED_S_MAX = 60.0
+"""Virtual seconds after the last fault by which everything must be well again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run was like, so that tests can tell whether anything happened in it."""
+
+    operations: int
+    unknown: int
+    reads: int
+    commits: int
+    terms: int
+    healed_s: float
+    fingerprint: int
+
+
+class World:
+    """`seed` decides everything."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = rng = random.Random(seed)
+        self.time = Timeline()
+        self.checks = Invariants()
+        self.history: list[Operation] = []
+        self.notes: deque[str] = deque(maxlen=NOTES_MAX)
+        """What happened last, for the report of a failure."""
+        self.names = [f"s{i}" for i in range(1, rng.randint(3, 7) + 1)]
+        self.membership = rng.random() < 0.4
+        heartbeat = rng.choice([0.3, 0.6, 1.0])
+        self.config = Config(
+            heartbeat_timeout_s=heartbeat,
+            election_timeout_s=heartbeat * rng.choice([1.0, 1.0, 1.5]),
+            leader_lease_s=heartbeat * rng.choice([0.3, 0.5, 1.0]),
+            commit_timeout_s=rng.choice([0.01, 0.05]),
+            append_entries_max=rng.choice([2, 8, 64]),
+            inflight_max=rng.choice([1, 4, 64]),
+            trailing_logs=rng.choice([0, 3, 20]),
+        )
+        self.network = Network(self.time, rng, self.checks)
+        self.servers = {name: SimServer(self, name) for name in self.names}
+        self.network.servers = self.servers
+        self._bootstrap()
+        count, keys, pause_s = rng.randint(2, 5), rng.randint(1, 3), rng.choice([0.02, 0.1, 0.3])
+        self._clients = [Client(self, f"c{i}", keys, pause_s) for i in range(count)]
+        self._faults = Faults(self)
+
+    def _bootstrap(self) -> None:
+        count = len(self.names)
+        voters = self.names[: self.rng.randint(2, count) if self.membership else count]
+        servers = tuple(Server(Suffrage.VOTER, name, name) for name in voters)
+        for server in self.servers.values():
+            server.boot()
+        for name in voters:
+            self.servers[name].core.bootstrap(Configuration(servers), self.servers[name].now())
+            self.servers[name].pump()
+
+    def note(self, text: str) -> None:
+        """Remember what happened."""
+        self.notes.append(f"{self.time.now:9.4f} {text}")
+
+    def leader(self) -> SimServer | None:
+        """Who leads the latest term, as nobody inside could know."""
+        leading = [
+            server
+            for server in self.servers.values()
+            if server.life.alive and server.core.state.role is Role.LEADER
+        ]
+        return max(leading, key=lambda server: server.core.state.term, default=None)
+
+    def run(self, duration_s: float) -> Report:
+        """Faults for so long, then peace; raises `AssertionError` for whatever is wrong."""
+        self.time.run(duration_s)
+        self._faults.stop()
+        self.note("no more faults")
+        healed_at = self._heal()
+        for client in self._clients:
+            client.stopped = True
+        self.time.run(5)
+        assert_linearizable(self.history)
+        unknown = sum(op.returned is None for op in self.history)
+        return Report(
+            len(self.history),
+            unknown,
+            sum(op.kind.value == "read" for op in self.history),
+            self.checks.commit_index,
+            len(self.checks.leaders),
+            healed_at - duration_s,
+            self._fingerprint(),
+        )
+
+    def _heal(self) -> float:
+        """Wait until a write is accepted and all members have everything."""
+        until = self.time.now + HEALED_S_MAX
+        accepted: list[Answer] = []
+        while not self._is_well(accepted):
+            assert self.time.now < until, "not well again after the faults ended"
+            leader = self.leader()
+            if leader is not None and not any(answer.ok for answer in accepted):
+                leader.propose(b"set final  1", accepted.append)
+            self.time.run(0.5)
+        return self.time.now
+
+    def _is_well(self, accepted: list[Answer]) -> bool:
+        leader = self.leader()
+        if leader is None or not any(answer.ok for answer in accepted):
+            return False
+        members = leader.core.state.members
+        highest = max(server.core.state.term for server in self.servers.values())
+        return (
+            members.latest_index == members.committed_index
+            and leader.core.state.term >= highest - 2
+            and all(
+                # Clients go on writing, so the others may be a few entries behind
+                self.servers[server.id].applied_index >= leader.applied_index - 50
+                for server in members.latest.servers
+            )
+        )
+
+    def _fingerprint(self) -> int:
+        """Equal for equal runs, in other processes too."""
+        terms = sum(term * int(name[1:]) for term, name in self.checks.leaders.items())
+        return self.time.count * 1_000_003 + self.checks.commit_index * 1_009 + terms
+
+
+def run_seed(seed: int, duration_s: float = 30.0) -> Report:
+    """One run. A failure's text has the seed and what happened last."""
+    world = World(seed)
+    try:
+        return world.run(duration_s)
+    except Exception as error:
+        error.add_note(f"seed {seed}, virtual time {world.time.now:.4f} s; before that:")
+        error.add_note("\n".join(world.notes))
+        raise
