@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,7 @@ import pytest
 
 from proconsul.core.raft.types import Config
 from proconsul.drivers import tcp
+from proconsul.drivers.raft.applier import Replace
 from proconsul.drivers.raft.node import NodeConfig, RaftNode
 from proconsul.drivers.raft.snapshots import FileSnapshotStore
 from proconsul.drivers.raft.store import LmdbStore
@@ -116,8 +117,15 @@ class Recorder:
     def snapshot(self) -> Iterator[bytes]:
         return iter([self.restored])
 
-    def restore(self, reader: BinaryIO) -> None:
-        self.restored = reader.read()
+    def restore(self, reader: BinaryIO) -> Generator[None, None, Replace]:
+        restored = reader.read()
+        yield
+
+        def replace() -> Iterator[None]:
+            self.restored = restored
+            return iter(())
+
+        return replace
 
 
 async def _open(server_id: str, address: str, deadline: float) -> Stream:

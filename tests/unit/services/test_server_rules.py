@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -207,9 +208,17 @@ def test_the_primary_makes_one_root_and_secondaries_adopt_it() -> None:
     assert [r.id for r in ours.roots().value] == [r.id for r in theirs.roots().value]
 
 
-def test_large_restores_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
+def _restore(fsm: RaftFsm, snapshot: bytes) -> None:
+    steps = fsm.restore(io.BytesIO(snapshot))
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            done.value()
+            return
 
+
+def test_large_restores_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     from proconsul.services.server import fsm as module
 
     frozen: list[int] = []
@@ -218,11 +227,11 @@ def test_large_restores_are_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
     asyncio.run(state.apply(MessageType.REGISTER, c.RegisterRequest(node="n", address="10.0.0.1")))
     snapshot = b"".join(state.fsm.snapshot())
     other = RaftFsm()
-    other.restore(io.BytesIO(snapshot))
+    _restore(other, snapshot)
     assert other.store.catalog.node("n").value is not None
     assert not frozen
     monkeypatch.setattr(module, "FREEZE_BYTES_MIN", 10)
-    other.restore(io.BytesIO(snapshot))
+    _restore(other, snapshot)
     assert frozen == [1]
 
 

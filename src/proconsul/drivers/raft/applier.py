@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from proconsul.core.raft.membership import of_entry
@@ -22,8 +22,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proconsul.raft")
 
+_END = object()
 SLICE_S = 0.005
 """How long applying may keep the event loop to itself."""
+
+
+Replace = Callable[[], Iterator[None]]
+"""Puts a restored state into place; returns the steps that free the old one, to be drawn in time."""
 
 
 class Fsm(Protocol):
@@ -45,8 +50,9 @@ class Fsm(Protocol):
         the iterator must hold on to the old state. Chunks are drawn on the event loop."""
         ...
 
-    def restore(self, reader: BinaryIO) -> None:
-        """Replace the state by a snapshot's. Runs on the event loop."""
+    def restore(self, reader: BinaryIO) -> Generator[None, None, Replace]:
+        """Read a snapshot beside the state, a few milliseconds a step; all steps run on the event
+        loop. Returns what puts it into the state's place. An exception leaves the state as it is."""
         ...
 
 
@@ -73,12 +79,23 @@ class Applier:
         """Read entries from here from now on."""
         self._log = raft_log
 
-    def restore(self, snapshot: Snapshot, reader: BinaryIO) -> None:
-        """Jump to a snapshot."""
+    async def load(self, reader: BinaryIO) -> Replace:
+        """Read a snapshot while the event loop goes on; nothing changes before `restore`."""
         clock = asyncio.get_running_loop().time
         started = clock()
-        self._fsm.restore(reader)
-        self._metrics.sample("consul.raft.fsm.restore", (clock() - started) * 1000)
+        steps = self._fsm.restore(reader)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                self._metrics.sample("consul.raft.fsm.restore", (clock() - started) * 1000)
+                replace: Replace = done.value
+                return replace
+            await asyncio.sleep(0)
+
+    def restore(self, snapshot: Snapshot, replace: Replace) -> None:
+        """Jump to a snapshot that was loaded."""
+        _draw(replace())
         meta = snapshot.meta
         self.index, self.term = meta.index, meta.term
         self.configuration, self.configuration_index = meta.configuration, meta.configuration_index
@@ -158,6 +175,12 @@ class Applier:
         future = self._waiting.pop(index, None)
         if future is not None and not future.done():
             future.set_result(result)
+
+
+def _draw(steps: Iterator[None]) -> None:
+    """One step now, the next one when the loop has been round."""
+    if next(steps, _END) is not _END:
+        asyncio.get_running_loop().call_soon(_draw, steps)
 
 
 def _fail(future: asyncio.Future[object], error: Exception) -> None:

@@ -115,7 +115,7 @@ class RaftNode:
         if snapshot is not None:
             reader = await asyncio.to_thread(self._snapshots.open, snapshot)
             with reader:
-                self._applier.restore(snapshot, reader)
+                self._applier.restore(snapshot, await self._applier.load(reader))
         self._applier.start(raft_log)
         me, meta = self._config, snapshot.meta if snapshot else None
         engine.start(Raft(me.raft, me.server_id, me.address, raft_log, hard, meta, self._rng))

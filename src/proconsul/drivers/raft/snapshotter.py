@@ -91,12 +91,13 @@ class Snapshotter:
         engine, meta = self._engine, snapshot.meta
         reader = await asyncio.to_thread(self._store.open, snapshot)
         with reader:
-            if not engine.running().may_restore(meta):
-                raise LeadershipLost
             try:
-                engine.applier.restore(snapshot, reader)
+                replace = await engine.applier.load(reader)
             except ProconsulError as error:
                 raise SnapshotError(f"failed to restore snapshot: {error}") from error
+        if not engine.running().may_restore(meta):
+            raise LeadershipLost
+        engine.applier.restore(snapshot, replace)
         engine.applier.wait(engine.running().restored(meta, engine.now()), done)
         engine.pump()
         log.info("restored user snapshot: index=%d bytes=%d", meta.index, snapshot.size)
@@ -184,16 +185,19 @@ class Snapshotter:
         engine, meta = self._engine, snapshot.meta
         reader = await asyncio.to_thread(self._store.open, snapshot)
         with reader:
-            core = engine.running()
-            if not core.snapshot_wanted(meta.index):
+            if not engine.running().snapshot_wanted(meta.index):
                 return False
-            if core.state.term != term or core.state.role is Role.LEADER:
-                raise RaftError("a later term began while the snapshot was received")
             try:
-                engine.applier.restore(snapshot, reader)
+                replace = await engine.applier.load(reader)
             except Exception as error:
                 engine.halt(error)
                 raise
+        core = engine.running()
+        if not core.snapshot_wanted(meta.index):
+            return False
+        if core.state.term != term or core.state.role is Role.LEADER:
+            raise RaftError("a later term began while the snapshot was received")
+        engine.applier.restore(snapshot, replace)
         core.snapshot_installed(meta, engine.now())
         engine.pump()
         log.info("installed remote snapshot up to index %d", meta.index)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Generator, Iterator
 from typing import BinaryIO
 
 from proconsul.state.fsm import Fsm
 from proconsul.state.store import Store
 
-RESTORE_CHUNK = 1 << 20
+RESTORE_CHUNK = 256 << 10
 FREEZE_BYTES_MIN = 8 << 20
 """Snapshots from this size on are worth a full collection."""
 
@@ -33,19 +34,21 @@ class RaftFsm:
         """See `drivers.raft.applier.Fsm.snapshot`."""
         return self._fsm.snapshot()
 
-    def restore(self, reader: BinaryIO) -> None:
+    def restore(self, reader: BinaryIO) -> Generator[None, None, Callable[[], Iterator[None]]]:
         """See `drivers.raft.applier.Fsm.restore`."""
-        size = 0
+        size = reader.seek(0, os.SEEK_END)
+        reader.seek(0)
 
         def pieces() -> Iterator[bytes]:
-            nonlocal size
             while piece := reader.read(RESTORE_CHUNK):
-                size += len(piece)
                 yield piece
 
-        self._fsm.restore(pieces())
-        if size >= FREEZE_BYTES_MIN:
-            # What was restored mostly stays: collections need not look at it again. Collected
-            # first, since garbage that is frozen is never freed.
+        # What was restored mostly stays: collections need not look at it again. Collected before,
+        # since garbage that is frozen is never freed, and afterwards there is so much more to see.
+        large = size >= FREEZE_BYTES_MIN
+        if large:
             gc.collect()
+        replace = yield from self._fsm.restore_steps(pieces())
+        if large:
             gc.freeze()
+        return replace

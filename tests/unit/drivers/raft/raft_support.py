@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from proconsul.core.raft.types import Config
 from proconsul.drivers import tcp
+from proconsul.drivers.raft.applier import Replace
 from proconsul.drivers.raft.node import NodeConfig, RaftNode
 from proconsul.drivers.raft.snapshots import FileSnapshotStore
 from proconsul.drivers.raft.store import LmdbStore
@@ -34,8 +35,15 @@ class Recorder:
     def snapshot(self) -> Iterator[bytes]:
         return iter([b"%s\n" % command for command in list(self.commands)])
 
-    def restore(self, reader: BinaryIO) -> None:
-        self.commands = reader.read().splitlines()
+    def restore(self, reader: BinaryIO) -> Generator[None, None, Replace]:
+        commands = reader.read().splitlines()
+        yield
+
+        def replace() -> Iterator[None]:
+            self.commands = commands
+            return iter(())
+
+        return replace
 
 
 class Member:

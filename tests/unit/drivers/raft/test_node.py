@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import shutil
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,7 +15,7 @@ from raft_support import FAST, Member, Recorder, cluster, leader_of, nowhere, so
 from typing_extensions import override
 
 from proconsul.core.raft.types import Config, NotLeader
-from proconsul.drivers.raft.applier import Halted
+from proconsul.drivers.raft.applier import Halted, Replace
 from proconsul.drivers.raft.node import ApplyTimeout, NodeConfig, RaftNode
 from proconsul.drivers.raft.snapshots import MemorySnapshotStore, SnapshotError
 from proconsul.drivers.raft.store import MemoryStore
@@ -255,9 +256,11 @@ def test_a_snapshot_from_outside_replaces_the_state_of_all(tmp_path: Path) -> No
 def test_a_snapshot_that_the_state_machine_refuses_changes_nothing(tmp_path: Path) -> None:
     class Picky(Recorder):
         @override
-        def restore(self, reader: BinaryIO) -> None:
+        def restore(self, reader: BinaryIO) -> Generator[None, None, Replace]:
             if reader.read() == b"bad":
                 raise WireError("not a state")
+            yield
+            return lambda: iter(())
 
     async def run() -> None:
         fsm = Picky()
