@@ -30,6 +30,7 @@ RECORD_BYTES = 16384
 """The most a TLS record holds: one read never gives more."""
 READ_HIGH_WATER = 256 * 1024
 READ_LOW_WATER = 64 * 1024
+_CUT = "UNEXPECTED_EOF_WHILE_READING"
 
 
 async def client_handshake(
@@ -291,13 +292,13 @@ class TlsStream:
                     break
         except ssl.SSLWantReadError:
             pass
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError) as error:
-            if isinstance(error, ssl.SSLZeroReturnError):
-                self._peer_closed()
-            else:
-                self._fail(TlsEofError("connection ended without close_notify"))
+        except ssl.SSLZeroReturnError:
+            self._peer_closed()
         except ssl.SSLError as error:
-            self._fail(translate(error))
+            # Python 3.11.2 (Debian 12) has no class of its own for it
+            is_cut = isinstance(error, ssl.SSLEOFError) or error.reason == _CUT
+            cut = TlsEofError("connection ended without close_notify")
+            self._fail(cut if is_cut else translate(error))
         if self._outgoing.pending:
             self._flush()
         if self._receiver is None and self._buffer.size > READ_HIGH_WATER:

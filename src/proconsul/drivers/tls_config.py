@@ -131,6 +131,8 @@ def _build(config: TlsConfig, protocol: int, *, verify: bool) -> ssl.SSLContext:
         ) from None
     # No renegotiation, and no tickets: sessions live long, resumption would buy nothing here.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET | ssl.OP_NO_COMPRESSION
+    # Python 3.11.2 (Debian 12) sets it, later ones do not: a cut stream would look like a finished one
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     if protocol == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0
     if verify:
