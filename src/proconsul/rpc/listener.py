@@ -48,6 +48,8 @@ class ListenerConfig:
     max_conns_per_client: int = 100
     insecure_tls: bool = False
     """Serve type byte 7: TLS without a client certificate, for AutoEncrypt and AutoConfig."""
+    servers_have_names: bool = False
+    """All servers' certificates are known to name servers, as in a federation through gateways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +244,12 @@ class RpcListener:
     # -- rights by certificate
 
     def _typed_entitled(self, peer: PeerInfo, purpose: Purpose) -> bool:
-        # As the reference: names bind only where all agents are told to carry them.
+        # Names bind only where all servers are told to carry them (ADR 7).
         tls = self._tls
-        if peer.tls and tls is not None and tls.config.verify_incoming:
-            return not tls.config.verify_server_hostname or self._entitled(peer, purpose)
-        return True
+        if tls is None or not (peer.tls and tls.config.verify_incoming):
+            return True
+        named = tls.config.verify_server_hostname or self._config.servers_have_names
+        return not named or self._entitled(peer, purpose)
 
     def _entitled(self, peer: PeerInfo, purpose: Purpose) -> bool:
         domain = self._config.domain.rstrip(".")

@@ -89,6 +89,7 @@ class Service:
         *,
         timeout_s: float = 5.0,
         max_conns_per_client: int = 100,
+        servers_have_names: bool = False,
     ) -> AsyncIterator[RpcListener]:
         handlers = Handlers(
             self.rpc,
@@ -98,7 +99,10 @@ class Service:
             self.tagged(b"strm"),
         )
         config = ListenerConfig(
-            "dc1", handshake_timeout_s=timeout_s, max_conns_per_client=max_conns_per_client
+            "dc1",
+            handshake_timeout_s=timeout_s,
+            max_conns_per_client=max_conns_per_client,
+            servers_have_names=servers_have_names,
         )
         listener = RpcListener(config, handlers, self.metrics, tls)
         await listener.start("127.0.0.1", 0)

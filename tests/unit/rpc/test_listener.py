@@ -159,6 +159,44 @@ def test_rights_by_certificate(
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("settings", "federated", "node", "datacenter", "allowed"),
+    [
+        ({"verify_server_hostname": True}, False, "", "dc1", False),
+        ({"verify_server_hostname": True}, False, "s2", "dc2", False),
+        ({"verify_server_hostname": True}, False, "s2", "dc1", True),
+        ({}, True, "", "dc1", False),
+        ({}, True, "s2", "dc1", True),
+        ({}, False, "", "dc1", True),  # ADR 7: there servers may lack the name
+        ({"verify_incoming": False, "verify_server_hostname": True}, True, "", "dc1", True),
+    ],
+)
+def test_rights_by_certificate_after_a_type_byte(
+    authority: TestAuthority,
+    settings: dict[str, bool],
+    federated: bool,
+    node: str,
+    datacenter: str,
+    allowed: bool,
+) -> None:
+    """Raft (byte 1) within TLS (byte 3); calls are everybody's."""
+
+    async def test() -> None:
+        server = contexts(authority.server("s1", "dc1"), **{"verify_incoming": True, **settings})
+        files = authority.server(node, datacenter) if node else authority.client(datacenter)
+        dialer = DirectDialer(contexts(files, verify_outgoing=True))
+        service = Service()
+        async with service.listening(server, servers_have_names=federated) as listener:
+            stream = await dialer.dial(at(listener), Purpose.RAFT, soon())
+            assert await is_closed(stream) is not allowed
+            assert (service.metrics.counter("consul.rpc.unauthorized") == 0) is allowed
+            stream = await dialer.dial(at(listener), Purpose.RPC_SNAPSHOT, soon())
+            assert await stream.read_exactly(4) == b"snap"
+            await stream.aclose()
+
+    run(test)
+
+
 @pytest.mark.parametrize("sent", [b"", b"\x03", b"\x16\x03\x01"])
 def test_a_silent_client_is_dropped(authority: TestAuthority, sent: bytes) -> None:
     async def test() -> None:

@@ -232,6 +232,7 @@ class Server:
                 identity.domain,
                 config.rpc_handshake_s,
                 config.rpc_max_conns_per_client,
+                servers_have_names=config.mesh_gateway_federation,
             ),
             Handlers(
                 on_rpc=self._serve_rpc,
