@@ -130,6 +130,7 @@ class _Process:
         server = HttpServer(
             api,
             admit=api.admit,
+            spools=api.spools,
             metrics=self._metrics,
             limits=HttpLimits(connections_per_client_max=config.limits.http_max_conns_per_client),
         )
@@ -211,15 +212,9 @@ class _Process:
     def _discovery(self) -> Resolver:
         """Made on demand: most agents are given addresses, and providers cost memory."""
         if self._resolver is None:
-            from proconsul.federation.discovery import (
-                Discover,
-                DiscoveryResolver,
-                default_providers,
-                installed_providers,
-            )
+            from proconsul.federation.discovery import DiscoveryResolver, installed_discover
 
-            providers = [*default_providers(), *installed_providers()]
-            self._resolver = DiscoveryResolver(Discover(providers))
+            self._resolver = DiscoveryResolver(installed_discover())
         return self._resolver
 
     def _end(self, reason: str) -> None:

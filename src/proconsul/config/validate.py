@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from proconsul.config.errors import SettingError
 from proconsul.config.merge import Merged
 from proconsul.config.model import AgentConfig, ListenAddress
+from proconsul.config.providers import check_providers
 from proconsul.config.schema import DEPRECATED, UNSUPPORTED
 
 _DATACENTER = re.compile(r"[a-z0-9_-]+")
@@ -394,6 +395,7 @@ def validate(config: AgentConfig, merged: Merged, warnings: list[str]) -> None:
     rules.federation()
     rules.tls()
     rules.unique_addresses()
+    check_providers(config, merged)
 
 
 def check_supported(merged: Merged, warnings: list[str]) -> None:

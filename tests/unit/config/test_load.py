@@ -155,6 +155,9 @@ REFUSED = [
      "primary_gateways"),
     ('federation_state_prune_interval = "0s"', "must be positive",
      "federation_state_prune_interval"),
+    ('retry_join = ["a", "provider=vsphere user=me"]', "not built in here", "retry_join"),
+    ('server = true retry_join_wan = ["provider=aws tag_key"]', "tag_key: missing '='",
+     "retry_join_wan"),
 ]  # fmt: skip
 
 
@@ -166,6 +169,11 @@ def test_refused(text: str, message: str, key: str) -> None:
     assert caught.value.key == key
     assert caught.value.source == "flags-0.hcl" or key == "ports.server"
     assert caught.value.remedy
+
+
+def test_entries_with_providers_that_exist() -> None:
+    entry = "provider=aws region=eu-west-1 tag_key=role tag_value=gw"
+    assert hcl(f'retry_join = ["{entry}"]').config.join_lan.retry_join == (entry,)
 
 
 FEDERATION = "connect { enabled = true enable_mesh_gateway_wan_federation = true }"

@@ -1,7 +1,7 @@
 """From configured entries to addresses: literals, names with several records, `provider=...`.
 
 `DiscoveryResolver` is what `federation.retry_join` is given. Providers are handed over explicitly:
-`DiscoveryResolver(Discover([*default_providers(), *installed_providers()]))`.
+`DiscoveryResolver(installed_discover())` has those built in and third parties'.
 """
 
 from proconsul.federation.discovery.provider import DiscoveryError, Provider
@@ -9,6 +9,7 @@ from proconsul.federation.discovery.resolver import (
     Discover,
     DiscoveryResolver,
     default_providers,
+    installed_discover,
     installed_providers,
 )
 
@@ -18,5 +19,6 @@ __all__ = [
     "DiscoveryResolver",
     "Provider",
     "default_providers",
+    "installed_discover",
     "installed_providers",
 ]

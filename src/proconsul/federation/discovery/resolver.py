@@ -71,8 +71,8 @@ class Discover:
         """Arguments of every provider."""
         return "\n".join(self._providers[name].help() for name in self.names)
 
-    async def addrs(self, entry: str) -> list[str]:
-        """Addresses behind one entry. Raises `DiscoveryError` with go-discover's texts."""
+    def provider(self, entry: str) -> tuple[Provider, dict[str, str]]:
+        """Who answers an entry, and its arguments. Raises `DiscoveryError` with go-discover's texts."""
         try:
             args = parse(entry)
         except ArgsError as error:
@@ -83,12 +83,23 @@ class Discover:
         provider = self._providers.get(name)
         if provider is None:
             raise DiscoveryError(_unknown(name, self.names))
+        return provider, args
+
+    async def addrs(self, entry: str) -> list[str]:
+        """Addresses behind one entry. Raises `DiscoveryError`."""
+        provider, args = self.provider(entry)
+        name = provider.name
         log.debug('discover: Using provider "%s"', name)
         try:
             async with asyncio.timeout(DISCOVER_S_MAX):
                 return (await provider.addrs(args))[:ADDRESSES_MAX]
         except TimeoutError:
             raise DiscoveryError(f"discover-{name}: no answer in {DISCOVER_S_MAX:g}s") from None
+
+
+def installed_discover() -> Discover:
+    """With the providers built in and third parties'."""
+    return Discover([*default_providers(), *installed_providers()])
 
 
 class DiscoveryResolver:
