@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,6 +12,7 @@ from proconsul.state.frozen import Views
 from proconsul.state.sorted_keys import SortedKeys
 
 _KEYS = st.integers(0, 60).map(lambda number: f"k{number:02}")
+_Reading = tuple[Iterator[tuple[str, str]], list[tuple[str, str]], list[tuple[str, str]]]
 _STEPS = st.lists(st.tuples(st.sampled_from(["put", "remove", "read", "open"]), _KEYS), max_size=80)
 
 
@@ -21,7 +24,7 @@ def test_views_show_one_moment(start: set[str], steps: list[tuple[str, str]], ch
         rows = {key: f"{key} at the start" for key in start}
         keys = SortedKeys(start)
         views = Views(rows, keys)
-        reading = []
+        reading: list[_Reading] = []
         for number, (what, key) in enumerate([("open", ""), *steps]):
             match what:
                 case "open":
@@ -33,7 +36,9 @@ def test_views_show_one_moment(start: set[str], steps: list[tuple[str, str]], ch
                     views.keep(key)
                     rows[key] = f"{key} at {number}"
                     keys.add(key)
-                case _ if key in rows:
+                case _:
+                    if key not in rows:
+                        continue
                     views.keep(key)
                     del rows[key]
                     keys.discard(key)
