@@ -130,6 +130,7 @@ class _Process:
         server = HttpServer(
             api,
             admit=api.admit,
+            spools=api.spools,
             metrics=self._metrics,
             limits=HttpLimits(connections_per_client_max=config.limits.http_max_conns_per_client),
         )

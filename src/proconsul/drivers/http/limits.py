@@ -12,6 +12,8 @@ class HttpLimits:
     header_bytes_max: int = 64 * 1024
     headers_max: int = 200
     body_bytes_max: int = 8 << 20
+    spooled_bytes_max: int = 64 << 30
+    """Of a body that is kept in a temporary file."""
     pipeline_max: int = 16
     """Requests read ahead on one connection before reading stops."""
     connections_max: int = 16_384

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from typing import BinaryIO
 
 STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -19,7 +20,9 @@ class Request:
     `target` is the request line's, undecoded. Header names keep the case they came in.
     """
 
-    __slots__ = ("body", "content_length", "headers", "keep_alive", "method", "peer", "target")
+    __slots__ = (
+        "body", "content_length", "headers", "keep_alive", "method", "peer", "spool", "target",
+    )  # fmt: skip
 
     def __init__(self, method: str, target: bytes, peer: tuple[str, int]) -> None:
         self.method = method
@@ -28,6 +31,8 @@ class Request:
         """(host, port) of the client; ("", 0) on a unix socket."""
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = b""
+        self.spool: BinaryIO | None = None
+        """The body where `HttpServer` was told to keep it out of memory; `body` is then empty."""
         self.content_length = -1
         """As declared; -1 without, as for chunked bodies."""
         self.keep_alive = True

@@ -13,7 +13,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from tempfile import SpooledTemporaryFile
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 import httptools
 from typing_extensions import override
@@ -31,6 +32,8 @@ Admit: TypeAlias = Callable[[Request], Response | None]
 
 OUT_BYTES_MAX = 256 * 1024
 """Answers to pipelined requests are collected up to this, then the client must take them."""
+SPOOL_MEMORY_BYTES = 1 << 20
+"""Spooled bodies up to this size need no file."""
 _TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 
 
@@ -208,10 +211,20 @@ class HttpConnection(asyncio.Protocol):
         if self._refused:
             return
         self._body_size += len(body)
-        if self._body_size > self._limits.body_bytes_max:
+        spool = self._current.spool if self._current is not None else None
+        if self._body_size > self._body_max(spooled=spool is not None):
             self._refuse(plain_error(413))
             return
-        self._body.append(body)
+        if spool is None:
+            self._body.append(body)
+            return
+        # A body that large takes long: what counts is that it goes on.
+        self.deadline = self._server.now() + self._limits.body_timeout_s
+        try:
+            spool.write(body)
+        except OSError as error:
+            log.error("request body cannot be kept: %s", error)
+            self._refuse(plain_error(507, f"request body cannot be kept: {error.strerror}"))
 
     def on_message_complete(self) -> None:
         request, self._current = self._current, None
@@ -233,13 +246,20 @@ class HttpConnection(asyncio.Protocol):
         if len(self._queue) >= self._limits.pipeline_max:
             self._pause_reading()
 
+    def _body_max(self, *, spooled: bool) -> int:
+        return self._limits.spooled_bytes_max if spooled else self._limits.body_bytes_max
+
     # -- dispatch and answer
 
     def _announce_body(self, request: Request, *, expects: bool) -> None:
         limits = self._limits
-        if request.content_length > limits.body_bytes_max:
+        spools = self._server.spools
+        spooled = spools is not None and spools(request)
+        if request.content_length > self._body_max(spooled=spooled):
             self._refuse(plain_error(413))
             return
+        if spooled:
+            request.spool = cast(BinaryIO, SpooledTemporaryFile(SPOOL_MEMORY_BYTES))  # noqa: SIM115
         admit = self._server.admit
         if admit is not None and (refusal := admit(request)) is not None:
             refusal.close = True

@@ -9,9 +9,10 @@ import ssl
 import stat
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from proconsul.drivers.http.limits import HttpLimits
-from proconsul.drivers.http.message import Response
+from proconsul.drivers.http.message import Request, Response
 from proconsul.drivers.http.protocol import Admit, Handler, HttpConnection
 from proconsul.drivers.scope import TaskScope
 from proconsul.util.metrics import Metrics
@@ -27,7 +28,8 @@ class HttpServer:
     """Serves `handler` on any number of TCP, TLS and unix listeners.
 
     Create and use it within a running loop. `handler` is called for each request, in order per
-    connection; see `protocol`. `admit` may refuse a body before it is read.
+    connection; see `protocol`. `admit` may refuse a body before it is read, `spools` says whose body
+    goes to a temporary file (`Request.spool`).
     """
 
     def __init__(
@@ -36,10 +38,12 @@ class HttpServer:
         *,
         limits: HttpLimits | None = None,
         admit: Admit | None = None,
+        spools: Callable[[Request], bool] | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.handler = handler
         self.admit = admit
+        self.spools = spools
         self.limits = limits or HttpLimits()
         self.scope = TaskScope("http")
         self.closing = False

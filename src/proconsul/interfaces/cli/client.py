@@ -6,13 +6,14 @@ Environment variables and flags are those of Consul's `api` package.
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import os
 import socket
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from proconsul.config.goflags import Parsed, parse_bool
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Query = Mapping[str, Any]
 """URL parameters; a list gives one parameter several times."""
 
+_READ_BYTES = 256 * 1024
 DEFAULT_ADDRESS = "127.0.0.1:8500"
 
 
@@ -149,6 +151,14 @@ class Client:
         """DELETE and return the raw answer."""
         return self._request("DELETE", path, self._write_query(query))
 
+    def download(self, path: str, out: IO[bytes]) -> Mapping[str, str]:
+        """GET into a file; returns the headers, by lower-case name."""
+        return self._transfer("GET", path, self._read_query(None), None, out)
+
+    def upload(self, path: str, body: IO[bytes]) -> None:
+        """PUT a file."""
+        self._transfer("PUT", path, self._write_query(None), body, None)
+
     def _write_query(self, query: Query | None) -> dict[str, Any]:
         merged = dict(query or {})
         if self.settings.datacenter:
@@ -207,6 +217,19 @@ class Client:
     def _request(
         self, method: str, path: str, query: dict[str, Any], body: bytes | None = None
     ) -> bytes:
+        data = io.BytesIO()
+        self._transfer(method, path, query, body, data)
+        return data.getvalue()
+
+    def _transfer(
+        self,
+        method: str,
+        path: str,
+        query: dict[str, Any],
+        body: bytes | IO[bytes] | None,
+        out: IO[bytes] | None,
+    ) -> dict[str, str]:
+        """One request; the answer's body goes to `out`, its headers are returned."""
         target = quote(path, safe="/-_.~!$&'()*+,;=:@")
         if query:
             target += "?" + urlencode(sorted(query.items()), doseq=True)
@@ -214,15 +237,19 @@ class Client:
             with closing(self._connection()) as connection:
                 connection.request(method, target, body=body, headers=self._headers())
                 response = connection.getresponse()
-                data = response.read()
+                if response.status != 200:
+                    text = response.read().decode("utf-8", "replace")
+                    raise ApiError(
+                        f"Unexpected response code: {response.status} ({text})", response.status
+                    )
+                while data := response.read(_READ_BYTES):
+                    if out is not None:
+                        out.write(data)
         except http.client.HTTPException as error:
             raise ApiError(f'{method.title()} "{self._url(target)}": {error!r}') from None
         except OSError as error:
             raise ApiError(f'{method.title()} "{self._url(target)}": {self._why(error)}') from None
-        if response.status != 200:
-            text = data.decode("utf-8", "replace")
-            raise ApiError(f"Unexpected response code: {response.status} ({text})", response.status)
-        return data
+        return {name.lower(): value for name, value in response.getheaders()}
 
     def _url(self, target: str) -> str:
         scheme = "http" if self.settings.scheme == "unix" else self.settings.scheme

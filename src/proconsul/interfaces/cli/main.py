@@ -65,6 +65,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Deregister services with the local agent",
     ),
     "services register": (f"{_CLI}.services:REGISTER", "Register services with the local agent"),
+    "snapshot inspect": (
+        f"{_CLI}.snapshot:INSPECT",
+        "Displays information about a Consul snapshot file",
+    ),
+    "snapshot restore": (
+        f"{_CLI}.snapshot:RESTORE",
+        "Restores snapshot of Consul server state",
+    ),
+    "snapshot save": (f"{_CLI}.snapshot:SAVE", "Saves snapshot of Consul server state"),
     "tls ca create": (f"{_CLI}.tls:CA_CREATE", "Create a new CA"),
     "tls cert create": (f"{_CLI}.tls:CERT_CREATE", "Create a new certificate"),
     "validate": (f"{_CLI}.validate:COMMAND", "Validate config files/directories"),
@@ -81,6 +90,7 @@ GROUPS: dict[str, str] = {
     "operator autopilot": "Provides tools for modifying Autopilot configuration",
     "operator raft": "Provides cluster-level tools for Consul operators",
     "services": "Interact with services",
+    "snapshot": "Saves, restores and inspects snapshots of Consul server state",
     "tls": "Builtin helpers for creating CAs and certificates",
     "tls ca": "Helpers for CAs",
     "tls cert": "Helpers for certificates",

@@ -105,6 +105,11 @@ class HttpApi:
             return refusal
         return None
 
+    @staticmethod
+    def spools(request: Request) -> bool:
+        """Whether a request's body is too large for memory: snapshots that are restored."""
+        return request.target.partition(b"?")[0] == b"/v1/snapshot"
+
     # -- what handlers use
 
     def token(self, ask: Ask) -> str:

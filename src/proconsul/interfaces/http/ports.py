@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 
 from proconsul.domain.catalog import HealthCheck, NodeService
 from proconsul.domain.definitions import CheckDefinition, ServiceDefinition
+from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.util.metrics import Metrics
 
 KV_VALUE_BYTES_MAX = 512 * 1024
@@ -60,6 +61,12 @@ class AgentPort(Protocol):
 
         Blocks as long as the request's `min_query_index` and `max_query_time_ns` ask for.
         """
+        ...
+
+    async def snapshot(
+        self, request: SnapshotRequest, body: AsyncIterator[bytes]
+    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+        """Save or restore the state of all servers; the second is the archive that was saved."""
         ...
 
     def self_info(self, token: str) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from proconsul.interfaces.http import (
     health,
     kv,
     operator,
+    snapshot,
 )
 from proconsul.interfaces.http.api import Handler, HttpApi, Route
 from proconsul.interfaces.http.ports import AgentPort, HttpApiConfig
@@ -74,6 +75,7 @@ def routes() -> dict[str, Route]:
         ("/v1/internal/federation-state/", GET, federation.state),
         ("/v1/internal/federation-status", GET, federation.status),
         ("/v1/kv/", ("GET", "PUT", "DELETE"), kv.kv),
+        ("/v1/snapshot", ("GET", "PUT"), snapshot.snapshot),
         ("/v1/status/leader", GET, health.leader),
         ("/v1/status/peers", GET, health.peers),
     )

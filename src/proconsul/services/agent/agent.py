@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from proconsul import CONSUL_VERSION, VERSION
@@ -17,6 +17,7 @@ from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, Ser
 from proconsul.domain.catalog import HealthCheck, NodeService
 from proconsul.domain.coordinate import Coordinate, CoordinateUpdateRequest
 from proconsul.domain.definitions import CheckDefinition, DefinitionError, ServiceDefinition
+from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.drivers.clock import SystemClock
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.scope import TaskScope
@@ -187,6 +188,12 @@ class Agent:
     async def rpc(self, method: str, request: Any) -> Any:
         """See `AgentPort.rpc`."""
         return await self.core.call(method, request)
+
+    async def snapshot(
+        self, request: SnapshotRequest, body: AsyncIterator[bytes]
+    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+        """See `AgentPort.snapshot`."""
+        return await self.core.snapshot(request, body)
 
     # -- AgentPort: views ------------------------------------------------------------------
 

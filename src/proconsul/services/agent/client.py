@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from proconsul.core.gossip.serf import MemberEvent, MemberEventKind
 from proconsul.domain import errors
 from proconsul.domain.base import decode, encode
+from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.gossip.transport import SocketTransport
 from proconsul.drivers.scope import TaskScope
@@ -26,6 +27,7 @@ from proconsul.rpc.methods import METHODS
 from proconsul.rpc.pool import ConnectionPool
 from proconsul.rpc.router import AREA_LAN, Router
 from proconsul.rpc.server_meta import ServerMeta
+from proconsul.rpc.snapshot_stream import call as snapshot_call
 from proconsul.services.agent.config import ClientConfig
 from proconsul.services.server.pools import make_pool
 from proconsul.services.server.reconcile import server_of
@@ -36,6 +38,7 @@ from proconsul.util.metrics import Metrics
 log = logging.getLogger("proconsul.client")
 
 PING_S = 3.0
+DIAL_S = 10.0
 MEASURE_S = 5.0
 LAN_SNAPSHOT = "serf/local.snapshot"
 
@@ -57,8 +60,8 @@ class Client:
         self._rng = random.SystemRandom()
         self.router = Router(identity.datacenter, self._rng)
         self.router.add_area(AREA_LAN)
-        dialer = DirectDialer(self.tls, identity.domain, config.rpc_source)
-        self.pool = ConnectionPool(dialer, metrics)
+        self._dialer = DirectDialer(self.tls, identity.domain, config.rpc_source)
+        self.pool = ConnectionPool(self._dialer, metrics)
         self.lan: GossipPool = make_pool(
             config.lan,
             SocketTransport(*config.lan.bind),
@@ -146,6 +149,23 @@ class Client:
             if loop.time() >= give_up:
                 raise failure
             await self._pause(server is not None)
+
+    async def snapshot(
+        self, request: SnapshotRequest, body: AsyncIterator[bytes]
+    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+        """See `rpc.snapshot_stream.SnapshotCaller`. Tries servers until one can be dialled."""
+        self._admit()
+        failure: ProconsulError = errors.NoServersError()
+        for server in self.router.servers(self.config.identity.datacenter):
+            deadline = asyncio.get_running_loop().time() + DIAL_S
+            try:
+                return await snapshot_call(
+                    self._dialer, server.destination, request, body, deadline
+                )
+            except HopError as error:
+                failure = error
+                self.router.failed(server)
+        raise failure
 
     @staticmethod
     def _wait_s(request: Any) -> float:

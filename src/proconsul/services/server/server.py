@@ -10,10 +10,11 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, MemberStatus
+from proconsul.core.raft.types import LeadershipLost
 from proconsul.domain import coordinate as co
 from proconsul.domain import errors
 from proconsul.domain.acl import AllowAll, Authorizer
@@ -21,6 +22,7 @@ from proconsul.domain.autopilot import OperatorHealthReply
 from proconsul.domain.connect import IndexedCARoots
 from proconsul.domain.messages import IGNORE_UNKNOWN_TYPE_FLAG, MessageType, encode_command
 from proconsul.domain.options import DCSpecificRequest
+from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.gossip.transport import SocketTransport
 from proconsul.drivers.raft.node import NodeConfig, RaftNode
@@ -63,6 +65,7 @@ from proconsul.services.server.leader import LeaderDuties
 from proconsul.services.server.pools import make_pool
 from proconsul.services.server.raft_views import RaftViews
 from proconsul.services.server.reconcile import server_of
+from proconsul.services.server.snapshots import Snapshots
 from proconsul.services.server.tags import lan_merge, server_tags, wan_merge
 from proconsul.state.errors import StateError
 from proconsul.state.store import Store
@@ -84,6 +87,7 @@ COMMAND_BYTES_MAX = 8 << 20
 """Of one Raft entry. A replica that lags has to get it within a heartbeat's time, or elections
 follow; Consul splits what exceeds 512 KB, and its own limits keep requests far below this."""
 LEAVE_REMOVED_S = 15.0
+REASSERT_POLL_S = 0.02
 LAN_SNAPSHOT, WAN_SNAPSHOT = "serf/local.snapshot", "serf/remote.snapshot"
 
 
@@ -123,6 +127,7 @@ class Server:
             )
         )
         self._direct = direct
+        self.snapshots = Snapshots(self, self.federation.dialer if self.federation else direct)
         self.lan = self._lan_pool()
         self.wan = self._wan_pool()
         self.raft = self._raft_node()
@@ -237,7 +242,7 @@ class Server:
             Handlers(
                 on_rpc=self._serve_rpc,
                 on_raft=self._serve_raft,
-                on_snapshot=self._refuse_stream,
+                on_snapshot=self.snapshots.serve,
                 on_wan_packet=wan.ingest_packets if wan else self._refuse_stream,
                 on_wan_stream=wan.ingest_stream if wan else self._refuse_stream,
             ),
@@ -408,14 +413,36 @@ class Server:
             self.federation.locator.set_leader(is_leader)
         if is_leader:
             log.info("cluster leadership acquired")
-            self._leader = LeaderDuties(self)
-            self._leader_task = self._scope.spawn("leader", self._lead(self._leader))
+            self._take_up_duties()
         elif self._leader is not None:
             log.info("cluster leadership lost")
             self._leader = None
             if self._leader_task is not None:
                 self._leader_task.cancel()
                 self._leader_task = None
+
+    def _take_up_duties(self) -> None:
+        self._leader = LeaderDuties(self)
+        self._leader_task = self._scope.spawn("leader", self._lead(self._leader))
+
+    async def reassert_leadership(self) -> None:
+        """Begin the leader's duties anew, since the state is another; returns once they run.
+
+        Raises `LeadershipLost`.
+        """
+        duties, task = self._leader, self._leader_task
+        if duties is None or task is None:
+            raise LeadershipLost
+        task.cancel()
+        await asyncio.wait([task])
+        if self._leader is not duties:
+            raise LeadershipLost
+        self._take_up_duties()
+        mine = self._leader
+        while not self.ready_for_consistent_reads:
+            if self._leader is not mine:
+                raise LeadershipLost
+            await asyncio.sleep(REASSERT_POLL_S)
 
     async def _lead(self, duties: LeaderDuties) -> None:
         await self._started.wait()  # a server alone is elected before its pools are bound
@@ -541,6 +568,12 @@ class Server:
     async def send(self, to: Destination, method: str, body: bytes, deadline: float) -> bytes:
         """See `Forwarding.send`."""
         return await self.pool.rpc(to, method, body, deadline)
+
+    async def snapshot(
+        self, request: SnapshotRequest, body: AsyncIterator[bytes]
+    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+        """See `rpc.snapshot_stream.SnapshotCaller`."""
+        return await self.snapshots.snapshot(request, body)
 
     async def call(self, method: str, request: Any) -> Any:
         """See `rpc.caller.RpcCaller.call`."""

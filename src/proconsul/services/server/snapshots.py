@@ -1,0 +1,181 @@
+"""Saving and restoring the state of all servers (agent/consul/snapshot_endpoint.go, snapshot/).
+
+A request goes to its datacenter, there to the leader; bytes are passed on as they come, and rest in
+temporary files, never in memory. An archive is checked to its end before anything is changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
+
+from proconsul.domain import errors
+from proconsul.domain.errors import DomainError
+from proconsul.domain.snapshot import SnapshotOp, SnapshotRequest, SnapshotResponse
+from proconsul.drivers.raft.snapshots import Snapshot
+from proconsul.drivers.snapshot_archive import (
+    ArchiveError,
+    ArchiveMeta,
+    read_archive,
+    write_archive,
+)
+from proconsul.drivers.stream import PushStream
+from proconsul.rpc.dialer import Dialer, HopError
+from proconsul.rpc.snapshot_stream import call, nothing, serve
+from proconsul.util.errors import ProconsulError
+from proconsul.wire.raft import SNAPSHOT_VERSION
+
+if TYPE_CHECKING:
+    from proconsul.services.server.server import Server
+
+log = logging.getLogger("proconsul.server.snapshot")
+
+DIAL_S = 10.0
+RESTORE_S = 300.0
+"""In which a quorum must have got a restored state."""
+REASSERT_S = 60.0
+"""In which the leader's duties must be under way again."""
+READ_BYTES = 256 * 1024
+SPOOL_MEMORY_BYTES = 1 << 20
+"""Smaller archives need no file."""
+
+
+class Snapshots:
+    """The `SnapshotCaller` of a server."""
+
+    def __init__(self, server: Server, dialer: Dialer) -> None:
+        self._server, self._dialer = server, dialer
+
+    async def serve(self, stream: PushStream) -> None:
+        """A connection for one snapshot request."""
+        await serve(stream, self)
+
+    async def snapshot(
+        self, request: SnapshotRequest, body: AsyncIterator[bytes]
+    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+        """See `SnapshotCaller.snapshot`."""
+        server = self._server
+        if request.datacenter not in ("", server.datacenter):
+            return await self._to_datacenter(request, body)
+        if not request.allow_stale and not server.is_leader:
+            leader = server.leader()
+            if leader is None:
+                raise errors.NoLeaderError
+            return await call(self._dialer, leader, request, body, _now() + DIAL_S)
+        if not server.resolve_token(request.token).snapshot():
+            raise errors.PermissionDeniedError
+        if request.op == SnapshotOp.SAVE:
+            return await self._save(request)
+        if request.op != SnapshotOp.RESTORE:
+            raise DomainError(f'unrecognized snapshot op "{request.op}"')
+        if request.allow_stale:
+            raise DomainError("stale not allowed for restore")
+        await self._restore(body)
+        return SnapshotResponse(), nothing()
+
+    async def _to_datacenter(
+        self, request: SnapshotRequest, body: AsyncIterator[bytes]
+    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+        failure: ProconsulError = errors.NoPathToDatacenterError()
+        for to in self._server.servers(request.datacenter):
+            try:
+                return await call(self._dialer, to, request, body, _now() + DIAL_S)
+            except HopError as error:  # nothing of the body is gone: another may be asked
+                failure = error
+                self._server.failed_server(to)
+        raise failure
+
+    # -- saving
+
+    async def _save(
+        self, request: SnapshotRequest
+    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+        server = self._server
+        if not request.allow_stale:
+            await server.consistent_read()
+        known_leader, last_contact_ns = server.contact()
+        try:
+            snapshot, state = await server.raft.open_snapshot()
+        except ProconsulError as error:
+            raise DomainError(f"Raft error when taking snapshot: {error}") from error
+        archive = tempfile.TemporaryFile(prefix="proconsul-snapshot-")  # noqa: SIM115 - handed on
+        try:
+            with state:
+                await asyncio.to_thread(
+                    write_archive, archive, _meta(snapshot), state, int(time.time())
+                )
+            archive.seek(0)
+        except BaseException as error:
+            archive.close()
+            if isinstance(error, (OSError, ArchiveError)):
+                raise DomainError(f"failed to write snapshot file: {error}") from error
+            raise
+        response = SnapshotResponse(
+            index=snapshot.meta.index, known_leader=known_leader, last_contact_ns=last_contact_ns
+        )
+        return response, _chunks(archive)
+
+    # -- restoring
+
+    async def _restore(self, body: AsyncIterator[bytes]) -> None:
+        server = self._server
+        with ExitStack() as stack:
+            spool = stack.enter_context(tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES))
+            async for chunk in body:
+                await asyncio.to_thread(spool.write, chunk)
+            spool.seek(0)
+            state = stack.enter_context(tempfile.TemporaryFile(prefix="proconsul-snapshot-"))
+            meta = await asyncio.to_thread(read_archive, cast("BinaryIO", spool), state)
+            size = state.tell()
+            if size != meta.size:
+                raise ArchiveError(
+                    "failed to read snapshot file: snapshot size didn't match "
+                    f"({size} != {meta.size})"
+                )
+            if meta.version > SNAPSHOT_VERSION:
+                raise _failed(f"unsupported snapshot version {meta.version}")
+            state.seek(0)
+            try:
+                await server.raft.restore(meta.index, state, _now() + RESTORE_S)
+            except ProconsulError as error:
+                raise _failed(str(error)) from error
+        log.info("restored snapshot: id=%s index=%d", meta.id, meta.index)
+        await server.raft.barrier(_now() + RESTORE_S)
+        try:
+            async with asyncio.timeout(REASSERT_S):
+                await server.reassert_leadership()
+        except TimeoutError:
+            raise DomainError("timed out waiting for re-run of leader actions") from None
+
+
+def _failed(reason: str) -> DomainError:
+    return DomainError(f"Raft error when restoring snapshot: {reason}")
+
+
+def _meta(snapshot: Snapshot) -> ArchiveMeta:
+    meta = snapshot.meta
+    return ArchiveMeta(
+        id=snapshot.path.name,
+        index=meta.index,
+        term=meta.term,
+        configuration=meta.configuration,
+        configuration_index=meta.configuration_index,
+        size=snapshot.size,
+    )
+
+
+async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
+    try:
+        while chunk := await asyncio.to_thread(file.read, READ_BYTES):
+            yield chunk
+    finally:
+        file.close()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
