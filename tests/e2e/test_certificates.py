@@ -42,6 +42,11 @@ def _pair(world: World, what: str) -> certs.KeyPair:
             return certs.create_certificate(
                 ca, server, datacenter="dc2", node="dc2-s1", days=1, now=past
             )
+        case "not yet valid":
+            future = datetime.now(UTC) + timedelta(days=3)
+            return certs.create_certificate(
+                ca, server, datacenter="dc2", node="dc2-s1", days=1, now=future
+            )
         case "no -node":
             return certs.create_certificate(ca, server, datacenter="dc2")
         case _:
@@ -54,6 +59,7 @@ def _pair(world: World, what: str) -> certs.KeyPair:
         ("wrong CA", "certificate-of-unknown-authority", "ca_file"),
         ("wrong SAN", "certificate-lacks-name", "server.dc7.consul"),
         ("expired", "certificate-expired", "expired"),
+        ("not yet valid", "certificate-not-yet-valid", "clocks"),
         ("no -node", "certificate-lacks-name", "dc2-s1.server.dc2.consul"),
     ],
 )
@@ -83,7 +89,7 @@ def test_refused_with_the_reason(world: World, what: str, cause: str, words: str
     assert code == 1
     assert cause in shown, shown
     assert "what to do" in shown
-    if what in {"wrong CA", "expired"}:
+    if what in {"wrong CA", "expired", "not yet valid"}:
         # Its own calls are refused, too: clients are judged by CA and time, not by name
         status, _, _ = world.api(there, 15.0).request("GET", f"/v1/kv/{key}?dc=dc1")
         assert status == 500

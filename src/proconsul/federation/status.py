@@ -20,7 +20,14 @@ from proconsul.domain.federation import FederationState
 from proconsul.drivers.scope import TaskScope
 from proconsul.federation.locator import Gateway, GatewayLocator, Source, addresses
 from proconsul.federation.replication import ReplicationStatus
-from proconsul.federation.status_causes import Cause, Failure, failure_of, is_silent
+from proconsul.federation.status_causes import (
+    Cause,
+    Failure,
+    denied,
+    failure_of,
+    is_denial,
+    is_silent,
+)
 from proconsul.federation.status_probe import Outcome, Prober, TlsConnect
 from proconsul.federation.status_rows import replication_json, state_json, unusable_json
 from proconsul.rpc.dialer import Destination, Dialer, Hop, HopError
@@ -91,6 +98,18 @@ class StatusServer(Protocol):
         """`Status.Leader` there, by the whole way; "" without leader. Raises ProconsulError."""
         ...
 
+    @property
+    def has_replication_token(self) -> bool: ...
+
+    @property
+    def publishing_error(self) -> str:
+        """What the primary last said to our gateways being written there; "" if it took them."""
+        ...
+
+    async def read_in_primary(self, deadline: float) -> None:
+        """Read a federation state there as replication does. Raises ProconsulError."""
+        ...
+
 
 async def gather(server: StatusServer, deadline: float) -> dict[str, Any]:
     """The report, at the latest at `deadline` (loop's clock; `STATUS_S` from now if that is less)."""
@@ -144,9 +163,10 @@ class _Datacenter:
         calls: list[Callable[[], Any]] = [
             lambda: prober.timed(lambda until: server.leader_of(name, until))
         ]
+        calls.append(self._rights)
         calls += [_bind(prober.gateway, gateway, name) for gateway in self._gateways]
         calls += [_bind(self._ask_server, member) for member in self._members]
-        (leader, whole_way), *rest = await concurrently(calls)
+        (leader, whole_way), refused, *rest = await concurrently(calls)
         through: list[Outcome] = rest[: len(self._gateways)]
         direct: list[Outcome] = rest[len(self._gateways) :]
         remote: list[tuple[Gateway, Outcome]] = []
@@ -155,7 +175,7 @@ class _Datacenter:
         servers = [
             self._judge_server(m, o, through) for m, o in zip(self._members, direct, strict=True)
         ]
-        failure = self._verdict(whole_way, leader, servers, through)
+        failure = self._verdict(whole_way, leader, servers, through) or refused
         row: dict[str, Any] = {
             "Datacenter": name,
             "Primary": name == server.primary_datacenter,
@@ -190,6 +210,23 @@ class _Datacenter:
     async def _ask_server(self, member: WanServer) -> Outcome:
         to = Destination(self.name, member.node, member.address)
         return await self._prober.server(to)
+
+    async def _rights(self) -> Failure | None:
+        """What a secondary may not do in the primary although federation needs it."""
+        server = self._server
+        if self._is_own or self.name != server.primary_datacenter or server.locator is None:
+            return None
+
+        async def ask(until: float) -> str:
+            await server.read_in_primary(until)
+            return ""
+
+        read = (await self._prober.timed(ask))[1].failure
+        if read is not None and read.cause is Cause.ACL:
+            return denied(self.name, "read", read.reason, has_token=server.has_replication_token)
+        if is_denial(error := server.publishing_error):
+            return denied(self.name, "write", error, has_token=server.has_replication_token)
+        return None
 
     # -- behind a gateway ------------------------------------------------------------------
 

@@ -205,8 +205,29 @@ def _expired(text: str, reason: str, gateway: str) -> Failure:
     return Failure(Hop.TLS, cause, reason, remedy, gateway)
 
 
+def is_denial(reason: str) -> bool:
+    """Whether that is how Consul says that a token's rights do not suffice, or that it is unknown."""
+    return PERMISSION_DENIED in reason or ACL_NOT_FOUND in reason
+
+
+def denied(primary: str, right: str, reason: str, *, has_token: bool) -> Failure:
+    """The primary denies our server `operator = "<right>"` on federation states."""
+    wanted = f'a token of {primary} with `operator = "write"`'
+    if not has_token:
+        what = "no replication token is set here"
+        remedy = f"set acl.tokens.replication on this datacenter's servers to {wanted}"
+    elif ACL_NOT_FOUND in reason:
+        what = f"{primary} does not know the replication token that is set here"
+        remedy = f"correct acl.tokens.replication on this datacenter's servers: {wanted}"
+    else:
+        what = f'the replication token lacks `operator = "{right}"`'
+        remedy = f"give it that right in {primary}, or set acl.tokens.replication to {wanted}"
+    reason = f"{primary} denies us to {right} federation states: {reason}; {what}"
+    return Failure(Hop.ACL, Cause.ACL, reason, remedy)
+
+
 def _of_rpc(error: BaseException, hop: Hop, reason: str, gateway: str) -> Failure:
-    if PERMISSION_DENIED in reason or ACL_NOT_FOUND in reason:
+    if is_denial(reason):
         return Failure(
             Hop.ACL,
             Cause.ACL,

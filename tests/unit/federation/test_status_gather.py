@@ -36,6 +36,7 @@ from proconsul.rpc.connection import RpcClientStream
 from proconsul.rpc.dialer import Destination, Dialer, Purpose
 from proconsul.rpc.direct_dialer import DirectDialer
 from proconsul.testing.certs import CertificateFiles, TestAuthority
+from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
 
 Address = tuple[str, int]
@@ -56,6 +57,9 @@ class Looker:
     is_leader: bool = True
     replication: ReplicationStatus | None = None
     fails_with: Exception | None = None
+    has_replication_token: bool = False
+    publishing_error: str = ""
+    read_fails_with: Exception | None = None
     dialer: Dialer = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +79,10 @@ class Looker:
 
     def local_gateways(self) -> Sequence[CheckServiceNode]:
         return self.locals_
+
+    async def read_in_primary(self, deadline: float) -> None:
+        if self.read_fails_with is not None:
+            raise self.read_fails_with
 
     async def leader_of(self, datacenter: str, deadline: float) -> str:
         if datacenter == self.datacenter:
@@ -378,6 +386,37 @@ def test_denied_by_acl(authority: TestAuthority) -> None:
             w.looker.fails_with = PermissionDeniedError()
             row = await w.row()
             assert (row["Hop"], row["Cause"]) == ("ACL", "acl")
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("has_token", "reads", "publishes", "reason", "remedy"),
+    [
+        (False, "Permission denied", "", "no replication token is set", "set acl.tokens.repl"),
+        (True, "Permission denied", "", 'lacks `operator = "read"`', "give it that right in dc2"),
+        (True, "ACL not found", "", "dc2 does not know the replication", "correct acl.tokens.repl"),
+        (True, "", "Permission denied", 'lacks `operator = "write"`', "give it that right in dc2"),
+        (True, "No cluster leader", "", "", ""),
+    ],
+)
+def test_rights_of_a_secondary_in_the_primary(
+    authority: TestAuthority, has_token: bool, reads: str, publishes: str, reason: str, remedy: str
+) -> None:
+    async def main() -> None:
+        async with world(authority) as w:
+            looker = w.looker
+            looker.primary_datacenter = "dc2"
+            looker.has_replication_token, looker.publishing_error = has_token, publishes
+            looker.read_fails_with = ProconsulError(reads) if reads else None
+            row = await w.row()
+            assert row["Reachable"] is not bool(reason)
+            if reason:
+                assert (row["Hop"], row["Cause"]) == ("ACL", "acl")
+                assert reason in row["Reason"]
+                assert remedy in row["Remedy"]
+            looker.primary_datacenter = "dc1"
+            assert (await w.row())["Reachable"] is True, "a primary needs no rights"
 
     run(main)
 

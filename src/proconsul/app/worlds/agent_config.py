@@ -48,7 +48,7 @@ def agent_config(
         if host.number <= host.datacenter.servers:
             # Who comes later joins a Raft that is there
             config["bootstrap_expect"] = host.datacenter.servers
-    return {**config, **spec.agent_config}
+    return {**config, **spec.agent_config, **host.datacenter.agent_config}
 
 
 def _server(spec: WorldSpec, host: Host, hosts: Sequence[Host]) -> Mapping[str, object]:

@@ -54,6 +54,8 @@ class DatacenterSpec:
     servers: int = 1
     gateways: int = 1
     software: Software = Software.PROCONSUL
+    agent_config: Mapping[str, object] = field(default_factory=dict)
+    """Merged over the configuration of every agent of it, and over the world's."""
 
 
 @dataclass(frozen=True, slots=True)

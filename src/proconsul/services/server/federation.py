@@ -18,6 +18,7 @@ from proconsul.core.gossip.serf import Member, MemberStatus
 from proconsul.domain.catalog import MESH_GATEWAY, CheckServiceNode
 from proconsul.domain.federation import (
     FederationState,
+    FederationStateQuery,
     FederationStateRequest,
     IndexedFederationStates,
 )
@@ -39,7 +40,7 @@ from proconsul.federation.wan_transport import WanTransport
 from proconsul.rpc.blocking import Watch
 from proconsul.rpc.dialer import Destination
 from proconsul.services.server.reconcile import server_of
-from proconsul.util.errors import ConfigError
+from proconsul.util.errors import ConfigError, ProconsulError
 
 if TYPE_CHECKING:
     from proconsul.drivers.gossip.transport import SocketTransport
@@ -247,6 +248,8 @@ class ServerFederation:
 
     def __init__(self, server: Server) -> None:
         self._server = server
+        self.publishing_error = ""
+        """Why the primary did not take our gateways when they were last written there."""
 
     @property
     def datacenter(self) -> str:
@@ -294,7 +297,19 @@ class ServerFederation:
 
     async def apply_in_primary(self, request: FederationStateRequest) -> None:
         token = self._server.config.replication_token()
-        await self._server.call("FederationState.Apply", replace(request, token=token))
+        try:
+            await self._server.call("FederationState.Apply", replace(request, token=token))
+        except ProconsulError as error:
+            self.publishing_error = str(error)
+            raise
+        self.publishing_error = ""
+
+    async def read_in_primary(self) -> None:
+        """Read one federation state there, with the replication token. Raises ProconsulError."""
+        primary = self.primary_datacenter
+        token = self._server.config.replication_token()
+        query = FederationStateQuery(datacenter=primary, target_datacenter=primary, token=token)
+        await self._server.call("FederationState.Get", query)
 
     def knows_datacenter(self, datacenter: str) -> bool:
         return self._server.knows_datacenter(datacenter)

@@ -83,6 +83,18 @@ class StatusPort:
     def local_gateways(self) -> Sequence[CheckServiceNode]:
         return self._server.federation_server.local_gateways()
 
+    @property
+    def has_replication_token(self) -> bool:
+        return bool(self._server.config.replication_token())
+
+    @property
+    def publishing_error(self) -> str:
+        return self._server.federation_server.publishing_error
+
+    async def read_in_primary(self, deadline: float) -> None:
+        async with asyncio.timeout_at(deadline):
+            await self._server.federation_server.read_in_primary()
+
     async def leader_of(self, datacenter: str, deadline: float) -> str:
         async with asyncio.timeout_at(deadline):
             answer = await self._server.call(
