@@ -2,13 +2,14 @@
 BIN := .venv/bin
 PYTEST_JOBS ?= 2
 
-.PHONY: help setup demo test unit interop e2e fuzz lint format bench lock peers clean
+.PHONY: help setup demo test unit interop e2e fuzz sim lint format bench lock peers clean
 
 help:
 	@echo "make demo [ONCE=1]  federate two datacenters through Envoy gateways, and prove it"
 	@echo "make test           all tests and checks"
 	@echo "make setup          .venv with the locked dependencies (the others run it first)"
 	@echo "make fuzz SECONDS=n every decoder of bytes from outside, with random seeds"
+	@echo "make sim RUNS=n     Raft in n simulated worlds of faults; SEED=n is the first one's"
 	@echo "make lint bench lock peers format clean"
 
 setup:
@@ -34,6 +35,13 @@ e2e: setup peers
 SECONDS ?= 300
 fuzz: setup
 	FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -p no:xdist -q tests/property/test_fuzz_decoders.py $(ARGS)
+
+# Raft under faults, in virtual time. Seeds are random unless SEED is given, and shown on failure
+RUNS ?= 5000
+SEED ?= $$(od -An -N3 -tu4 /dev/urandom | tr -d ' ')
+sim: setup
+	PROCONSUL_SIM_RUNS=$(RUNS) PROCONSUL_SIM_SEED=$(SEED) \
+	  $(BIN)/python -m pytest -n $(PYTEST_JOBS) -q tests/sim/test_raft_sim.py -k safety $(ARGS)
 
 lint: setup
 	@# Modules beside tests are imported by their bare name, so that name must be the only one

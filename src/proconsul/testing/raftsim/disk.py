@@ -77,6 +77,13 @@ class SimDisk:
         entry = self._entries.get(index)
         return entry is not None and entry.term == term
 
+    def last(self) -> tuple[int, int]:
+        """(term, index) of the last durable entry, by which votes are decided after a crash."""
+        meta = self.image.meta if self.image is not None else None
+        if meta is not None and meta.index >= self._last:
+            return meta.term, meta.index
+        return (self._entries[self._last].term, self._last) if self._last else (0, 0)
+
     # -- LogStore
 
     def first_index(self) -> int:

@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 class Faults:
     """Causes faults in a world until `stop`, which also repairs everything."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, stopped: bool = False) -> None:
         self._world, rng = world, world.rng
         kinds: list[Callable[[], None]] = [
             self._crash, self._crash, self._power_off, self._split, self._isolate_leader,
             self._one_way, self._swizzle, self._weather, self._slow_link, self._pause,
             self._slow_disk, self._failing_disk, self._full_disk, self._crash_leader,
+            self._burst, self._burst,
         ]  # fmt: skip
         duties: list[Callable[[], None]] = [self._snapshot, self._transfer]
         if world.membership:
             duties += [self._change, self._change, self._remove_leader]
         self._kinds = rng.sample(kinds, rng.randint(2, 6)) + duties
         self._gap_s = rng.choice([0.15, 0.4, 1.0])
-        self.stopped = False
+        self.stopped = stopped
         self._next()
 
     def _next(self) -> None:
-        rng = self._world.rng
-        self._world.time.after(rng.expovariate(1 / self._gap_s), self._strike)
+        self._world.time.after(self._world.rng.expovariate(1 / self._gap_s), self._strike)
 
     def _strike(self) -> None:
         if not self.stopped:
@@ -210,10 +210,32 @@ class Faults:
             self._attempt(leader, lambda: leader.core.transfer(None, None, leader.now()))
 
     def _change(self) -> None:
-        leader = self._world.leader()
+        leader = self._a_leader()
         if leader is not None:
             target = self._any().name
             self._reconfigure(leader, self._world.rng.choice(list(Change)), target)
+
+    def on_leader(self, leader: SimServer) -> None:
+        """Somebody won an election: operators may not wait for its first commit."""
+        if self._world.membership and not self.stopped and self._world.rng.random() < 0.3:
+            self._later(0.0, partial(self._change_at, leader))
+
+    def _change_at(self, leader: SimServer) -> None:
+        if leader.life.alive:
+            change = self._world.rng.choice(list(Change))
+            self._reconfigure(leader, change, self._any().name)
+
+    def _burst(self) -> None:
+        """Many writes at once, also to a leader that nobody follows any more."""
+        leader = self._a_leader()
+        if leader is not None:
+            for i in range(self._world.rng.randint(2, 40)):
+                leader.propose(f"set burst  {i}".encode(), lambda _: None)
+
+    def _a_leader(self) -> SimServer | None:
+        """Any server that believes to lead."""
+        leaders = self._world.leaders()
+        return self._world.rng.choice(leaders) if leaders else None
 
     def _remove_leader(self) -> None:
         leader = self._world.leader()

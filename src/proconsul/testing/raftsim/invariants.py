@@ -92,6 +92,12 @@ class Invariants:
             pending[:] = [index for index in pending if index < out.truncate_from]
         if out.append:
             self._appended(server, out.append)
+        if out.append or out.truncate_from:
+            latest = server.core.state.members.latest_index
+            _require(
+                latest == pending[-1] if pending else latest <= self._commit_seen[name],
+                f"{name} goes by the members of entry {latest}, its log says {pending}",
+            )
 
     def _appended(self, server: SimServer, entries: Sequence[Entry]) -> None:
         state = server.core.state
@@ -168,6 +174,7 @@ class Invariants:
             term = state.log.term(commit)
             if state.role is Role.LEADER:
                 self._durable(server, commit, term)
+                self._irrevocable(server, commit, term)
             self._commits.append((state.term, commit, term))
 
     def _durable(self, server: SimServer, index: int, term: int) -> None:
@@ -178,6 +185,19 @@ class Invariants:
             f"durability: {server.name} commits entry {index} of term {term}, which only {holders} "
             "have on disk",
         )
+
+    def _irrevocable(self, server: SimServer, index: int, term: int) -> None:
+        """Nobody without the entry could win an election, not even if all restarted now."""
+        latest = server.core.state.members.latest
+        lasts = [self._servers[voter.id].disk.last() for voter in voters(latest)]
+        for voter, last in zip(voters(latest), lasts, strict=True):
+            if not self._servers[voter.id].disk.holds(index, term):
+                votes = sum(other <= last for other in lasts)
+                _require(
+                    votes < quorum(latest),
+                    f"leader completeness: {server.name} commits entry {index} of term {term}, but "
+                    f"{voter.id} could be elected without it",
+                )
 
     def applied(self, server: SimServer, entry: Entry) -> None:
         """A server's state machine took an entry."""

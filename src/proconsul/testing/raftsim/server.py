@@ -50,7 +50,8 @@ class SimServer:
     def __init__(self, world: World, name: str) -> None:
         self.world, self.name = world, name
         self.disk = SimDisk(world.rng)
-        self._rate = world.rng.uniform(0.8, 1.25) if world.rng.random() < 0.5 else 1.0
+        self._rate = world.rng.uniform(1 / world.drift, world.drift)
+        """Seconds of its clock per second."""
         self._origin = world.rng.uniform(0, 1000)
         self.life = Life()
         self.life.alive = False
@@ -130,6 +131,7 @@ class SimServer:
     def _role_changed(self, event: RoleChanged) -> None:
         if event.role is Role.LEADER:
             self.world.note(f"{self.name} leads term {event.term}")
+            self.world.faults.on_leader(self)
             return
         waiting, self._waiting = self._waiting, {}
         for _, answer in waiting.values():
@@ -151,16 +153,30 @@ class SimServer:
         if disk.failing:
             disk.failing = False
             self.world.note(f"{self.name} halts: sync failed")
-            self.crash()
-            time.after(self.world.rng.uniform(0.2, 3), self._reboot)
+            self.restart()
         elif disk.full:
             self.read_only = True
             time.at(time.now + 0.2, self.life, self._sync)
         else:
             self.read_only = False
             disk.write(self._writing)
-            self._written()
-            self.pump()
+            if not self._unlucky("after a sync"):
+                self._written()
+                self.pump()
+
+    def _unlucky(self, when: str) -> bool:
+        """A crash at a moment where it hurts, in worlds that have such."""
+        if self.world.rng.random() >= self.world.unlucky:
+            return False
+        self.world.note(f"{self.name} crashes {when}")
+        self._writing = []
+        self.restart()
+        return True
+
+    def restart(self) -> None:
+        """Crash, and boot a little later."""
+        self.crash()
+        self.world.time.after(self.world.rng.uniform(0.2, 2), self._reboot)
 
     def _reboot(self) -> None:
         if not self.life.alive:
@@ -198,6 +214,8 @@ class SimServer:
             ok = False
         else:
             self.disk.image = image
+            if self._unlucky("with a new snapshot"):
+                return
             self._restore(image, image.meta)
             self.world.checks.restored(self, image)
             core.snapshot_installed(image.meta, self.now())

@@ -35,9 +35,9 @@ class Report:
 
 
 class World:
-    """`seed` decides everything."""
+    """`seed` decides everything but what is given: how many servers, and whether all is peaceful."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, names: int = 0, peaceful: bool = False) -> None:
         self.seed = seed
         self.rng = rng = random.Random(seed)
         self.time = Timeline()
@@ -45,25 +45,30 @@ class World:
         self.history: list[Operation] = []
         self.notes: deque[str] = deque(maxlen=NOTES_MAX)
         """What happened last, for the report of a failure."""
-        self.names = [f"s{i}" for i in range(1, rng.randint(3, 7) + 1)]
-        self.membership = rng.random() < 0.4
+        self.names = [f"s{i}" for i in range(1, (names or rng.randint(3, 7)) + 1)]
+        self.membership = rng.random() < 0.4 and not peaceful
         heartbeat = rng.choice([0.3, 0.6, 1.0])
         self.config = Config(
             heartbeat_timeout_s=heartbeat,
             election_timeout_s=heartbeat * rng.choice([1.0, 1.0, 1.5]),
             leader_lease_s=heartbeat * rng.choice([0.3, 0.5, 1.0]),
             commit_timeout_s=rng.choice([0.01, 0.05]),
-            append_entries_max=rng.choice([2, 8, 64]),
+            append_entries_max=rng.choice([1, 2, 8, 64]),
             inflight_max=rng.choice([1, 4, 64]),
             trailing_logs=rng.choice([0, 3, 20]),
         )
+        self.drift = 1.0 if peaceful else rng.choice([1.0, 1.2, 2.0, 3.0])
+        """Clocks run up to this factor too fast or too slow."""
+        self.unlucky = 0.0 if peaceful else rng.choice([0.0, 0.0, 0.002, 0.02])
+        """Probability of a crash at moments where it hurts."""
         self.network = Network(self.time, rng, self.checks)
         self.servers = {name: SimServer(self, name) for name in self.names}
         self.network.servers = self.servers
+        self.faults = Faults(self, stopped=peaceful)
         self._bootstrap()
-        count, keys, pause_s = rng.randint(2, 5), rng.randint(1, 3), rng.choice([0.02, 0.1, 0.3])
+        count = 0 if peaceful else rng.randint(2, 5)
+        keys, pause_s = rng.randint(1, 3), rng.choice([0.02, 0.1, 0.3])
         self._clients = [Client(self, f"c{i}", keys, pause_s) for i in range(count)]
-        self._faults = Faults(self)
 
     def _bootstrap(self) -> None:
         count = len(self.names)
@@ -79,19 +84,23 @@ class World:
         """Remember what happened."""
         self.notes.append(f"{self.time.now:9.4f} {text}")
 
-    def leader(self) -> SimServer | None:
-        """Who leads the latest term, as nobody inside could know."""
-        leading = [
+    def leaders(self) -> list[SimServer]:
+        """All servers that believe to lead."""
+        return [
             server
             for server in self.servers.values()
             if server.life.alive and server.core.state.role is Role.LEADER
         ]
-        return max(leading, key=lambda server: server.core.state.term, default=None)
+
+    def leader(self) -> SimServer | None:
+        """Who leads the latest term, as nobody inside could know."""
+        return max(self.leaders(), key=lambda server: server.core.state.term, default=None)
 
     def run(self, duration_s: float) -> Report:
         """Faults for so long, then peace; raises `AssertionError` for whatever is wrong."""
         self.time.run(duration_s)
-        self._faults.stop()
+        self.faults.stop()
+        self.unlucky = 0.0
         self.note("no more faults")
         healed_at = self._heal()
         for client in self._clients:
@@ -126,15 +135,10 @@ class World:
         if leader is None or not any(answer.ok for answer in accepted):
             return False
         members = leader.core.state.members
-        highest = max(server.core.state.term for server in self.servers.values())
-        return (
-            members.latest_index == members.committed_index
-            and leader.core.state.term >= highest - 2
-            and all(
-                # Clients go on writing, so the others may be a few entries behind
-                self.servers[server.id].applied_index >= leader.applied_index - 50
-                for server in members.latest.servers
-            )
+        return members.latest_index == members.committed_index and all(
+            # Clients go on writing, so the others may be a few entries behind
+            self.servers[server.id].applied_index >= leader.applied_index - 50
+            for server in members.latest.servers
         )
 
     def _fingerprint(self) -> int:
