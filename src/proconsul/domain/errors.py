@@ -8,6 +8,7 @@ NO_LEADER = "No cluster leader"
 NO_PATH_TO_DATACENTER = "No path to datacenter"
 DC_NOT_AVAILABLE = "Remote DC has no server currently reachable"
 NO_SERVERS = "No known Consul servers"
+OUTCOME_UNKNOWN = "the write may or may not have taken effect"
 NOT_READY_FOR_CONSISTENT_READS = "Not ready to serve consistent reads"
 SEGMENTS_NOT_SUPPORTED = "Network segments are not supported in this version of Consul"
 RPC_RATE_EXCEEDED = "RPC rate limit exceeded"
@@ -26,6 +27,13 @@ class DomainError(ProconsulError):
 class NoLeaderError(DomainError):
     def __init__(self) -> None:
         super().__init__(NO_LEADER)
+
+
+class OutcomeUnknownError(DomainError):
+    """A write failed in a way that does not tell whether it happened: look before repeating it."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(f"{cause}; {OUTCOME_UNKNOWN}")
 
 
 class NoPathToDatacenterError(DomainError):
@@ -68,6 +76,11 @@ class AclNotFoundError(DomainError):
 def is_no_leader(error: BaseException) -> bool:
     """Also true of the error's text after it crossed an RPC."""
     return NO_LEADER in str(error)
+
+
+def is_outcome_unknown(error: BaseException) -> bool:
+    """Also true of the error's text after it crossed an RPC."""
+    return OUTCOME_UNKNOWN in str(error)
 
 
 def is_no_path_to_datacenter(error: BaseException) -> bool:

@@ -1,16 +1,17 @@
 """Answering a call here, or forwarding it: to its datacenter, then to the leader.
 
 Follows `ForwardRPC` in agent/consul/rpc.go. While there is no leader a call is held for
-`rpc_hold_timeout`, so that an election does not show as errors. A forwarded body is passed on as it
-came, never decoded and encoded again. Dialling another server is always safe and happens at once;
-a call that may have been executed is repeated only if it is a read.
+`rpc_hold_timeout`, so that an election does not show as errors, and goes on as soon as one is known.
+A forwarded body is passed on as it came, never decoded and encoded again. What may be repeated is in
+`rpc.outcome`. A leader that fell silent is not waited for once another one leads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,8 +20,9 @@ import msgspec
 from proconsul.domain import errors
 from proconsul.domain.acl import Authorizer
 from proconsul.domain.base import decode, encode
-from proconsul.rpc.dialer import Destination, HopError
+from proconsul.rpc.dialer import Destination
 from proconsul.rpc.methods import METHODS
+from proconsul.rpc.outcome import may_repeat, told
 from proconsul.rpc.table import Call, Endpoint, EndpointTable, Method, Route
 from proconsul.util.errors import ProconsulError
 
@@ -34,6 +36,8 @@ log = logging.getLogger("proconsul.rpc")
 CALL_S = 15.0
 """Deadline of a forwarded call that does not block; a blocking query gets its wait on top."""
 HOLD_STEP_FRACTION = 16
+SUPERSEDED_S = 0.5
+"""How long the old leader's answers are still awaited once another one is known to lead."""
 COMPLAIN_S = 30.0
 COMPLAINTS_MAX = 256
 SHARED_BYTES_MIN = 4096
@@ -100,6 +104,22 @@ class Forwarder:
         self._metrics, self._rng = metrics, rng
         self._complained: dict[str, float] = {}
         self._last_encoded: tuple[Any, bytes] = (None, b"")
+        self._changed = asyncio.Event()
+        self._under_way: dict[Destination, set[asyncio.Timeout]] = {}
+
+    def leader_changed(self) -> None:
+        """To be called whenever `Forwarding.is_leader` or `leader()` may have changed."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        leader = self._server.leader()
+        if leader is None:
+            return
+        patience = asyncio.get_running_loop().time() + SUPERSEDED_S
+        for to, calls in self._under_way.items():
+            if to.address != leader.address:
+                for call in calls:
+                    if not call.expired():
+                        call.reschedule(patience)
 
     async def dispatch(self, name: str, body: bytes, peer: PeerInfo) -> bytes:
         """A call from the network: encoded in, encoded out."""
@@ -107,10 +127,8 @@ class Forwarder:
         endpoint = self._table[name]
         request = decode(body, endpoint.method.request)
         request, body = self._to_primary(endpoint.method, request, body)
-        answer = await self._forward(endpoint.method, request, lambda: body)
-        if answer is not None:
-            return answer
-        return self._encoded(await self._here(endpoint, request, peer.address))
+        answer, value = await self._answer(endpoint, request, lambda: body, peer.address)
+        return self._encoded(value) if answer is None else answer
 
     def _encoded(self, answer: Any) -> bytes:
         """One write wakes all who wait for the same: large answers in a row are often equal."""
@@ -127,10 +145,8 @@ class Forwarder:
         endpoint = self._table[name]
         method = endpoint.method
         request, _ = self._to_primary(method, request, b"")
-        answer = await self._forward(method, request, lambda: encode(request))
-        if answer is not None:
-            return decode(answer, method.response)
-        return await self._here(endpoint, request, None)
+        answer, value = await self._answer(endpoint, request, lambda: encode(request), None)
+        return value if answer is None else decode(answer, method.response)
 
     def try_call(self, name: str, request: Any) -> Any | None:
         """The answer to a read that this server can give at once; None if it has to wait.
@@ -183,38 +199,72 @@ class Forwarder:
         authorizer = self._server.resolve_token(getattr(request, "token", ""))
         return await endpoint.handler(request, Call(authorizer, source))
 
-    async def _forward(
-        self, method: Method, request: Any, body: Callable[[], bytes]
-    ) -> bytes | None:
-        """The remote answer, or None if this server is the one to answer."""
-        if self._answers(method, request):
-            return None
-        datacenter = getattr(request, method.datacenter_field)
+    async def _answer(
+        self,
+        endpoint: Endpoint,
+        request: Any,
+        body: Callable[[], bytes],
+        source: tuple[str, int] | None,
+    ) -> tuple[bytes | None, Any]:
+        """(the encoded answer of another server, None) or (None, our own answer)."""
+        method = endpoint.method
+        routed = method.route is not Route.HERE
+        datacenter = getattr(request, method.datacenter_field) if routed else ""
         if datacenter not in ("", self._config.datacenter):
-            return await self._to_datacenter(method, datacenter, request, body())
-        return await self._to_leader(method, request, body())
-
-    async def _to_leader(self, method: Method, request: Any, body: bytes) -> bytes | None:
+            return await self._to_datacenter(method, datacenter, request, body()), None
         loop = asyncio.get_running_loop()
         give_up = loop.time() + self._config.hold_s
-        server = self._server
-        error: ProconsulError = errors.NoLeaderError()
-        while not server.is_leaving:
-            if server.is_leader:
-                return None
-            leader = server.leader()
-            if leader is not None:
-                try:
-                    return await server.send(leader, method.name, body, self._deadline(request))
-                except (ProconsulError, TimeoutError) as failure:
-                    if not _may_repeat(method, failure):
+        while True:
+            changed = self._changed
+            try:
+                if self._answers(method, request):
+                    return None, await self._here(endpoint, request, source)
+                return await self._to_leader(method, request, body()), None
+            except (ProconsulError, TimeoutError) as error:
+                again = may_repeat(method, error) and not self._server.is_leaving
+                if not again or loop.time() >= give_up:
+                    failure = told(method, error)
+                    if failure is error:
                         raise
-                    error = _as_error(failure)
-            if loop.time() >= give_up:
-                break
-            step = self._config.hold_s / HOLD_STEP_FRACTION
-            await asyncio.sleep(self._rng.uniform(step / 8, step))
-        raise error
+                    raise failure from error
+            await self._pause(changed)
+
+    async def _pause(self, changed: asyncio.Event) -> None:
+        """Until the leader changed, or a moment has passed: it may have been elsewhere only."""
+        step = self._config.hold_s / HOLD_STEP_FRACTION
+        try:
+            async with asyncio.timeout(self._rng.uniform(step / 8, step)):
+                await changed.wait()
+        except TimeoutError:
+            return
+
+    async def _to_leader(self, method: Method, request: Any, body: bytes) -> bytes:
+        leader = None if self._server.is_leaving else self._server.leader()
+        if leader is None or self._server.is_leader:
+            raise errors.NoLeaderError
+        with self._awaited(leader) as superseded:
+            try:
+                async with superseded:
+                    return await self._server.send(
+                        leader, method.name, body, self._deadline(request)
+                    )
+            except TimeoutError:
+                if superseded.expired():
+                    raise TimeoutError(f"{leader.node} does not lead any more") from None
+                raise
+
+    @contextmanager
+    def _awaited(self, leader: Destination) -> Iterator[asyncio.Timeout]:
+        """A timeout that is set when another leader appears."""
+        superseded = asyncio.timeout(None)
+        calls = self._under_way.setdefault(leader, set())
+        calls.add(superseded)
+        try:
+            yield superseded
+        finally:
+            calls.discard(superseded)
+            if not calls and self._under_way.get(leader) is calls:
+                del self._under_way[leader]
 
     async def _to_datacenter(
         self, method: Method, datacenter: str, request: Any, body: bytes
@@ -235,7 +285,7 @@ class Forwarder:
             except (ProconsulError, TimeoutError) as error:
                 if isinstance(error, errors.DomainError) or getattr(error, "is_remote", False):
                     raise
-                failure = _as_error(error)
+                failure = told(method, error)
                 self._server.failed_server(to)
                 log.error(
                     "RPC failed to server in DC: server=%s datacenter=%s method=%s error=%s",
@@ -244,7 +294,7 @@ class Forwarder:
                     method.name,
                     failure,
                 )
-                if not (isinstance(error, HopError) or _may_repeat(method, error)):
+                if not may_repeat(method, error):
                     break
         raise failure
 
@@ -265,20 +315,3 @@ class Forwarder:
             wait = request.max_query_time_ns / 1e9 or 300.0
             return now + min(wait, 600.0) * (1 + 1 / 16) + CALL_S
         return now + CALL_S
-
-
-def _may_repeat(method: Method, error: BaseException) -> bool:
-    """Whether trying again cannot execute a write twice."""
-    if errors.is_no_leader(error) or isinstance(error, HopError):
-        return True
-    if getattr(error, "is_remote", False):
-        return False
-    return method.is_read or bool(getattr(error, "safe_to_retry", False))
-
-
-def _as_error(error: BaseException) -> ProconsulError:
-    if isinstance(error, ProconsulError):
-        return error
-    return ProconsulError(
-        f"RPC deadline exceeded: {error}" if str(error) else "RPC deadline exceeded"
-    )

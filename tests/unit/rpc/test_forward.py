@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from proconsul.core.raft.types import LeadershipLost, NotLeader, TransferInProgress
 from proconsul.domain import catalog as c
 from proconsul.domain import errors, federation, kv
 from proconsul.domain.acl import AllowAll, Authorizer
 from proconsul.domain.base import decode, encode
+from proconsul.drivers.raft.applier import Halted
+from proconsul.drivers.raft.node import ApplyTimeout
 from proconsul.drivers.stream import PeerInfo
 from proconsul.rpc import forward
 from proconsul.rpc.dialer import Destination, Hop, HopError
@@ -24,6 +27,7 @@ from proconsul.util.metrics import Metrics
 HERE = kv.KeyRequest(datacenter="dc1", key="a")
 THERE = kv.KeyRequest(datacenter="dc2", key="a")
 WRITE = kv.KVSRequest(datacenter="dc2", op=kv.KV_SET, dir_ent=kv.DirEntry.of("a"))
+LOCAL_WRITE = kv.KVSRequest(datacenter="dc1", op=kv.KV_SET, dir_ent=kv.DirEntry.of("a"))
 ANSWER = kv.IndexedDirEntries(index=7, entries=[kv.DirEntry.of("a")])
 PEER = PeerInfo(("192.0.2.1", 99))
 
@@ -54,6 +58,7 @@ class _Server:
     sent: list[tuple[Destination, str, bytes]] = field(default_factory=list)
     failed: list[Destination] = field(default_factory=list)
     on_send: Callable[[], None] = lambda: None
+    before_send: Callable[[Destination], Awaitable[object]] | None = None
 
     def heard_from_leader(self) -> bool:
         return self.heard
@@ -75,6 +80,8 @@ class _Server:
         outcome = self.outcomes[min(len(self.sent), len(self.outcomes) - 1)]
         self.sent.append((to, method, body))
         self.on_send()
+        if self.before_send is not None:
+            await self.before_send(to)
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
@@ -87,11 +94,18 @@ def _to(node: str, datacenter: str = "dc1") -> Destination:
     return Destination(datacenter, node, ("127.0.0.1", 8300))
 
 
-def _forwarder(server: _Server, *, hold_s: float = 0.1, datacenter: str = "dc1") -> Forwarder:
+def _forwarder(
+    server: _Server,
+    *,
+    hold_s: float = 0.1,
+    datacenter: str = "dc1",
+    on_apply: Callable[[], None] = lambda: None,
+) -> Forwarder:
     async def get(_request: Any, call: Call) -> Any:
         return ANSWER
 
     async def apply(_request: Any, call: Call) -> Any:
+        on_apply()
         return True
 
     async def roots(_request: Any, call: Call) -> Any:
@@ -179,6 +193,9 @@ def test_without_a_leader_calls_are_held_and_then_refused() -> None:
     [
         (HopError(Hop.DIAL, "dc1", "refused"), True, True),
         (_RemoteError("No cluster leader"), True, True),
+        (_RemoteError("node is not the leader"), True, True),
+        (_RemoteError("rpc error making call: leadership transfer in progress"), True, True),
+        (_RemoteError("leadership lost while committing log"), False, False),
         (_RemoteError("rpc error: something else"), False, False),
         (_LostError(safe=True), True, True),
         (_LostError(safe=False), False, True),
@@ -188,18 +205,99 @@ def test_without_a_leader_calls_are_held_and_then_refused() -> None:
 def test_only_what_cannot_happen_twice_is_repeated(
     failure: Exception, *, write_again: bool, read_again: bool
 ) -> None:
-    write = kv.KVSRequest(datacenter="dc1", op=kv.KV_SET, dir_ent=kv.DirEntry.of("a"))
     for name, request, answer, again in (
-        ("KVS.Apply", write, True, write_again),
+        ("KVS.Apply", LOCAL_WRITE, True, write_again),
         ("KVS.Get", HERE, ANSWER, read_again),
     ):
         server = _Server(led_by=_to("s1"), outcomes=[failure, encode(answer)])
         if again:
             assert _call(_forwarder(server), name, request) == answer
         else:
-            with pytest.raises(type(failure)):
+            with pytest.raises(ProconsulError) as raised:
                 _call(_forwarder(server), name, request)
+            answered = str(failure) == "rpc error: something else"
+            assert errors.is_outcome_unknown(raised.value) is (name == "KVS.Apply" and not answered)
+            assert str(failure) in str(raised.value)
         assert len(server.sent) == 1 + again
+
+
+@pytest.mark.parametrize("refusal", [NotLeader(), TransferInProgress()])
+def test_a_leader_that_lost_the_lead_meanwhile_passes_the_call_on(refusal: Exception) -> None:
+    server = _Server(is_leader=True, outcomes=[encode(True)])
+
+    def refuse() -> None:
+        server.is_leader, server.led_by = False, _to("s2")
+        raise refusal
+
+    assert _call(_forwarder(server, on_apply=refuse), "KVS.Apply", LOCAL_WRITE) is True
+    assert [to.node for to, _, _ in server.sent] == ["s2"]
+
+
+@pytest.mark.parametrize("loss", [LeadershipLost(), ApplyTimeout("apply"), Halted("raft halted")])
+def test_a_write_that_may_have_happened_is_not_repeated_and_says_so(loss: Exception) -> None:
+    server = _Server(is_leader=True)
+    calls = 0
+
+    def lose() -> None:
+        nonlocal calls
+        calls += 1
+        raise loss
+
+    with pytest.raises(errors.OutcomeUnknownError, match=f"{loss}; the write may or may not"):
+        _call(_forwarder(server, on_apply=lose), "KVS.Apply", LOCAL_WRITE)
+    assert calls == 1
+
+
+def test_calls_go_on_as_soon_as_a_leader_is_known() -> None:
+    async def main() -> float:
+        server = _Server(outcomes=[encode(True)])
+        forwarder = _forwarder(server, hold_s=600.0)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+
+        def elected() -> None:
+            server.led_by = _to("s1")
+            forwarder.leader_changed()
+
+        loop.call_later(0.01, elected)
+        assert await forwarder.call("KVS.Apply", LOCAL_WRITE) is True
+        return loop.time() - started
+
+    assert asyncio.run(main()) < 4.0  # the shortest pause with such a hold time is 4.7 s
+
+
+@pytest.mark.parametrize("name", ["KVS.Apply", "KVS.Get"])
+def test_a_silent_leader_is_not_waited_for_once_another_leads(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "SUPERSEDED_S", 0.01)
+
+    async def main() -> tuple[list[str], Any]:
+        server = _Server(led_by=_to("s1"), outcomes=[encode(ANSWER)])
+        forwarder = _forwarder(server)
+        silence = asyncio.Event()
+        server.before_send = lambda to: silence.wait() if to.node == "s1" else asyncio.sleep(0)
+
+        def succeeded() -> None:
+            server.led_by = Destination("dc1", "s2", ("127.0.0.2", 8300))
+            forwarder.leader_changed()
+            forwarder.leader_changed()
+
+        asyncio.get_running_loop().call_later(0.01, succeeded)
+        result: Any
+        try:
+            result = await forwarder.call(name, LOCAL_WRITE if name == "KVS.Apply" else HERE)
+        except errors.OutcomeUnknownError as error:
+            result = str(error)
+        assert not forwarder._under_way
+        return [to.node for to, _, _ in server.sent], result
+
+    asked, result = asyncio.run(main())
+    if name == "KVS.Get":
+        assert (asked, result) == (["s1", "s2"], ANSWER)
+    else:
+        assert asked == ["s1"]
+        assert "s1 does not lead any more; the write may or may not" in result
 
 
 def test_other_datacenters_servers_are_tried_in_turn() -> None:

@@ -31,6 +31,7 @@ log = logging.getLogger("proconsul.server")
 
 BARRIER_S = 120.0
 RETRY_S = 1.0
+TRANSFER_S = 5.0
 QUEUE_MEMBERS = 1024
 TOMBSTONE_TTL_S = 900.0
 TOMBSTONE_GRANULARITY_S = 30.0
@@ -54,7 +55,7 @@ class LeaderDuties:
         server = self._server
         async with TaskScope("leader") as scope:
             await self._established(scope)
-            server.ready_for_consistent_reads = True
+            server.set_ready(self, ready=True)
             try:
                 # A server that has just started may lead before the others have found it again:
                 # whom it misses is not taken from the catalog until the second round.
@@ -63,13 +64,16 @@ class LeaderDuties:
                     await self._work_off(server.config.reconcile_s)
                     await self._reconcile_all()
             finally:
-                server.ready_for_consistent_reads = False
+                server.set_ready(self, ready=False)
 
     async def _established(self, scope: TaskScope) -> None:
         server, config = self._server, self._server.config
         identity = config.identity
         name = identity.node_name.encode()
-        await server.lan.user_event(NEW_LEADER_EVENT, name)
+        try:
+            await server.lan.user_event(NEW_LEADER_EVENT, name)
+        except ProconsulError as error:
+            log.warning("failed to broadcast new leader event: %s", error)
         while True:
             try:
                 await server.raft.barrier(asyncio.get_running_loop().time() + BARRIER_S)
@@ -77,6 +81,7 @@ class LeaderDuties:
                 break
             except (ProconsulError, TimeoutError) as error:
                 log.error("failed to establish leadership: %s", error)
+                await self._give_up_leadership()
                 await asyncio.sleep(RETRY_S)
         start = scope.supervise
         _ = start("tombstones", self._reap_tombstones)
@@ -90,6 +95,15 @@ class LeaderDuties:
             _ = start("federation-state-anti-entropy", sync.run)
             if identity.is_primary:
                 _ = start("federation-state-pruning", self._prune)
+
+    async def _give_up_leadership(self) -> None:
+        """Somebody else may be able to establish it."""
+        server = self._server
+        try:
+            deadline = asyncio.get_running_loop().time() + TRANSFER_S
+            await server.raft.leadership_transfer(deadline)
+        except (ProconsulError, TimeoutError) as error:
+            log.error("failed to transfer leadership: %s", error)
 
     async def _initialize(self) -> None:
         server = self._server

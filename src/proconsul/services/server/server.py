@@ -11,10 +11,11 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, MemberStatus
-from proconsul.core.raft.types import LeadershipLost
+from proconsul.core.raft.types import LeadershipLost, NotLeader
 from proconsul.domain import coordinate as co
 from proconsul.domain import errors
 from proconsul.domain.acl import AllowAll, Authorizer
@@ -56,6 +57,7 @@ from proconsul.rpc.router import AREA_LAN, AREA_WAN, Router
 from proconsul.rpc.server_meta import ServerMeta
 from proconsul.rpc.server_session import RpcServerSession
 from proconsul.rpc.table import EndpointTable
+from proconsul.services.server import peers_file
 from proconsul.services.server.bootstrap import PEER_QUERY_S, Bootstrapper, raft_address
 from proconsul.services.server.config import ServerConfig
 from proconsul.services.server.datacenter_maps import round_trip_s, wan_maps
@@ -87,6 +89,8 @@ COMMAND_BYTES_MAX = 8 << 20
 """Of one Raft entry. A replica that lags has to get it within a heartbeat's time, or elections
 follow; Consul splits what exceeds 512 KB, and its own limits keep requests far below this."""
 LEAVE_REMOVED_S = 15.0
+HAND_OVER_S = 2.0
+HAND_OVER_ATTEMPTS = 3
 REASSERT_POLL_S = 0.02
 LAN_SNAPSHOT, WAN_SNAPSHOT = "serf/local.snapshot", "serf/remote.snapshot"
 
@@ -130,6 +134,7 @@ class Server:
         self.snapshots = Snapshots(self, self.federation.dialer if self.federation else direct)
         self.lan = self._lan_pool()
         self.wan = self._wan_pool()
+        self._recovery: Callable[[], None] | None = None
         self.raft = self._raft_node()
         self._bootstrapper = Bootstrapper(
             identity, config.bootstrap_expect, self.raft, self.pool, self._lan_servers
@@ -154,6 +159,7 @@ class Server:
         self._leader: LeaderDuties | None = None
         self._leader_task: asyncio.Task[None] | None = None
         self._heard_from_leader = False
+        self._became_ready = Signal()
         self._started = asyncio.Event()
         self.primary_appeared = Signal()
 
@@ -195,12 +201,16 @@ class Server:
         directory = config.data_dir / "raft" if config.data_dir else None
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
+        store = LmdbStore(directory) if directory else MemoryStore()
+        snapshots = FileSnapshotStore(directory) if directory else MemorySnapshotStore()
+        if directory is not None:
+            self._recovery = partial(peers_file.obey, directory, store, snapshots)
         return RaftNode(
             NodeConfig(config.identity.node_id, raft_address(config.rpc_advertise), config.raft),
             self._fsm,
             RaftTransport(self._open_raft_stream),
-            LmdbStore(directory) if directory else MemoryStore(),
-            FileSnapshotStore(directory) if directory else MemorySnapshotStore(),
+            store,
+            snapshots,
             on_leadership=self._leadership_changed,
             on_leader=self._leader_changed,
             on_failure=self._on_failure,
@@ -263,6 +273,8 @@ class Server:
                 f"ports.server: cannot listen on {host}:{port} for RPC: {error.strerror}; "
                 "is another agent running here? Change bind_addr or ports.server"
             ) from error
+        if self._recovery is not None:
+            await asyncio.to_thread(self._recovery)
         await self.raft.start()
         alone = config.bootstrap or config.data_dir is None  # dev mode, as the reference
         if alone and not self.raft.has_state:
@@ -304,6 +316,7 @@ class Server:
     async def leave(self) -> None:
         """Leave Raft and both pools in order, so that no quorum is lost by it."""
         log.info("server starting leave")
+        await self._hand_over()
         was_leader = self.raft.is_leader
         loop = asyncio.get_running_loop()
         me = self.config.identity.node_id
@@ -330,7 +343,8 @@ class Server:
             log.warning("failed to leave raft configuration gracefully, timeout")
 
     async def aclose(self) -> None:
-        """Stop everything at once."""
+        """Stop everything at once, except that leadership is handed over first."""
+        await self._hand_over()
         await self._scope.aclose()
         await self._listener.aclose()
         if self.wan is not None:
@@ -338,6 +352,20 @@ class Server:
         await self.lan.shutdown()
         await self.pool.aclose()
         await self.raft.aclose()
+
+    async def _hand_over(self) -> None:
+        """Give leadership away, if we have it, so that nobody has to wait for an election."""
+        clock = asyncio.get_running_loop().time
+        give_up = clock() + HAND_OVER_S
+        for _ in range(HAND_OVER_ATTEMPTS):
+            if not self.raft.is_leader or len(self._voters()) < 2 or clock() >= give_up:
+                return
+            try:
+                await self.raft.leadership_transfer(give_up)
+            except ProconsulError as error:
+                log.warning("failed to transfer leadership: %s", error)
+            else:
+                log.info("leadership handed over")
 
     def _voters(self) -> set[str]:
         servers = self.raft.configuration()[0].servers
@@ -355,9 +383,14 @@ class Server:
         log.error("refusing stream %r: not served here", stream.peer.alpn or "snapshot")
         stream.abort()
 
-    async def _open_raft_stream(self, _id: str, address: str, deadline: float) -> Stream:
+    async def _open_raft_stream(self, server_id: str, address: str, deadline: float) -> Stream:
+        # Where gossip knows the server: it may have moved, and Raft can learn that only from
+        # a leader, whose election may need this very server.
+        known = next((s for s in self.router.servers(self.datacenter) if s.id == server_id), None)
         host, _, port = address.rpartition(":")
-        to = Destination(self.datacenter, "", (host.strip("[]"), int(port)))
+        to = Destination(
+            self.datacenter, "", known.address if known else (host.strip("[]"), int(port))
+        )
         return await self._direct.dial(to, Purpose.RAFT, deadline)
 
     # -- gossip ----------------------------------------------------------------------------
@@ -417,6 +450,8 @@ class Server:
         elif self._leader is not None:
             log.info("cluster leadership lost")
             self._leader = None
+            self.ready_for_consistent_reads = False
+            self._became_ready.fire()
             if self._leader_task is not None:
                 self._leader_task.cancel()
                 self._leader_task = None
@@ -456,7 +491,14 @@ class Server:
                 log.exception("leader loop failed, starting again")
             await asyncio.sleep(LEAD_AGAIN_S)
 
+    def set_ready(self, duties: LeaderDuties, *, ready: bool) -> None:
+        """Whether `consistent` reads may be served; only the duties of this term decide."""
+        if self._leader is duties:
+            self.ready_for_consistent_reads = ready
+            self._became_ready.fire()
+
     def _leader_changed(self, server_id: str, address: str) -> None:
+        self._forwarder.leader_changed()
         if address:
             self._heard_from_leader = True
             log.info("New leader elected: id=%s address=%s", server_id, address)
@@ -504,9 +546,10 @@ class Server:
         await self.raft.verify_leader(loop.time() + VERIFY_S)
         deadline = loop.time() + self.config.rpc_hold_s
         while not self.ready_for_consistent_reads:
-            if loop.time() >= deadline:
+            if not self.is_leader:
+                raise NotLeader(self.raft.leader)
+            if not await self._became_ready.wait(deadline - loop.time()):
                 raise errors.NotReadyForConsistentReadsError
-            await asyncio.sleep(self.config.rpc_hold_s / 64)
 
     async def apply(self, type_: MessageType, request: Any, *, may_ignore: bool = False) -> Any:
         """See `EndpointServer.apply`."""
