@@ -30,7 +30,10 @@ class _Server:
     """What `RaftMembership` uses of a server; s1 is itself."""
 
     def __init__(self, members: list[Member], peers: list[Server]) -> None:
-        self.config = SimpleNamespace(identity=server_config("s1").identity)
+        config = server_config("s1")
+        # Its address is what it was started with.
+        advertised = ("127.0.0.1", int(members[0].tags["port"]))
+        self.config = SimpleNamespace(identity=config.identity, rpc_advertise=advertised)
         self.autopilot_config = DEFAULT_AUTOPILOT
         self.done: list[tuple[str, str]] = []
         self.error: Exception | None = None
@@ -74,13 +77,12 @@ def test_servers_join_once_and_move() -> None:
 
     async def run() -> None:
         rules = _rules(server)
-        await rules.joined(_meta(one))  # alone or with one other it never removes itself
+        await rules.joined(_meta(one))
         await rules.joined(_meta(two))
         assert server.done == []
         await rules.joined(_meta(three))
         await rules.joined(_meta(moved))
-        two_id = two.tags["id"]
-        assert server.done == [("add", three.tags["id"]), ("remove", two_id), ("add", two_id)]
+        assert server.done == [("add", three.tags["id"]), ("add", two.tags["id"])]
 
     asyncio.run(run())
 
@@ -104,3 +106,18 @@ def test_who_left_or_was_forgotten_is_removed_but_never_oneself() -> None:
         assert server.done == [("remove", two.tags["id"])]
 
     asyncio.run(run())
+
+
+def test_who_comes_to_the_address_of_another_takes_its_place() -> None:
+    one, two = _member("s1"), _member("s2")
+    three = _member("s3", port=two.tags["port"])
+    server = _Server([one, three], [_peer(one), _peer(two)])
+    asyncio.run(_rules(server).joined(_meta(three)))
+    assert server.done == [("remove", two.tags["id"]), ("add", three.tags["id"])]
+
+
+def test_a_leader_that_moved_corrects_its_own_address() -> None:
+    one = _member("s1")
+    server = _Server([one], [Server(Suffrage.VOTER, one.tags["id"], "10.0.0.9:8300")])
+    asyncio.run(_rules(server).joined(_meta(one)))
+    assert server.done == [("add", one.tags["id"])]

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("proconsul.server")
 
 CHANGE_S = 10.0
-SELF_JOIN_SERVERS_MIN = 3
-"""Correcting our own address means removing ourselves first: only with a quorum of others."""
 
 
 class RaftMembership:
@@ -36,9 +34,6 @@ class RaftMembership:
         """An alive server: make sure that Raft knows it under this id and address."""
         server = self._server
         servers = server.raft.configuration()[0].servers
-        is_self = meta.id == server.config.identity.node_id
-        if is_self and len(servers) < SELF_JOIN_SERVERS_MIN:
-            return
         if meta.bootstrap and any(
             other is not None and other.bootstrap and other.id != meta.id
             for other in map(reconcile.server_of, server.lan.members())
@@ -49,13 +44,16 @@ class RaftMembership:
                 meta.name,
             )
             return
-        address = raft_address(meta.address)
+        is_self = meta.id == server.config.identity.node_id
+        address = raft_address(server.config.rpc_advertise if is_self else meta.address)
         for known in servers:
             if known.id == meta.id and known.address == address:
                 return
-            if known.id == meta.id or known.address == address:
+            if known.id != meta.id and known.address == address:
                 await server.raft.remove_server(known.id, self._deadline())
-                log.info("removed server with duplicate id or address: id=%s", known.id)
+                log.info("removed server with duplicate address: id=%s", known.id)
+        # Of a server that is known this changes the address alone: a voter stays one, ourselves
+        # included, and the quorum what it was.
         await server.raft.add_nonvoter(meta.id, address, self._deadline())
         log.info("added raft peer: node=%s address=%s", meta.name, address)
 
