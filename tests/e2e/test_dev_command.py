@@ -73,6 +73,20 @@ def test_stays_up_publishes_http_and_ends_on_interrupt(tmp_path: Path) -> None:
     assert not _agents_in(tmp_path)
 
 
+def test_ends_cleanly_when_nobody_reads_any_more(tmp_path: Path) -> None:
+    """As `make demo | head -1`."""
+    argv = [*_DEV, "-loopback", "-dir", str(tmp_path)]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    with process.stderr as complaints:
+        assert complaints.read() == ""
+    assert process.wait(30) == 0
+    assert not _agents_in(tmp_path)
+
+
 def test_what_a_killed_world_leaves_the_next_one_removes(tmp_path: Path) -> None:
     peers.namespaces()
     process = subprocess.Popen(
@@ -99,6 +113,7 @@ def test_what_a_killed_world_leaves_the_next_one_removes(tmp_path: Path) -> None
         (["-loopback", "-servers", "3"], "three need -netns"),
         (["-loopback", "-netns"], "exclude each other"),
         (["-datacentres", "2"], "flag provided but not defined"),
+        (["-once", "two"], "unexpected arguments: two"),
     ],
 )
 def test_refuses_what_it_cannot_build(argv: list[str], complaint: str) -> None:

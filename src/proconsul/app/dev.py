@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import signal
 import subprocess
@@ -71,6 +72,8 @@ def run(argv: Sequence[str]) -> int:
         return 0
     try:
         parsed = parse(flags(), argv)
+        if parsed.args:
+            raise FlagError(f"unexpected arguments: {' '.join(parsed.args)}")
         return _Demo(parsed).run()
     except FlagError as error:
         sys.stderr.write(f"{error}\n\n{command.help()}\n")
@@ -177,7 +180,8 @@ class _Demo:
         # A second Ctrl-C must not leave half a world behind
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        self._say("ending the world ...")
+        with contextlib.suppress(KeyboardInterrupt):
+            self._say("ending the world ...")
         world.stop()
         where = f"; files are kept in {world.directory}" if world.keeps_files else ""
         self._say(f"ended: no process, no namespace is left{where}")
@@ -189,8 +193,14 @@ class _Demo:
 
     @staticmethod
     def _say(text: str) -> None:
-        sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+        except OSError:
+            # Nobody reads any more (`| head`), or the disk is full: as if it had been interrupted
+            with open(os.devnull, "w", encoding="utf-8") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            raise KeyboardInterrupt from None
 
 
 @contextlib.contextmanager
