@@ -43,19 +43,19 @@ def quorum_spec(servers: int, software: Software = Software.PROCONSUL) -> WorldS
 
 
 class Faults:
-    """At most one fault at a time, of a world of namespaces. For the thread that started it."""
+    """At most one fault per server of a world of namespaces. For the thread that started it."""
 
     def __init__(self, world: World) -> None:
         if not isinstance(world.network, NetnsNetwork):
             raise WorldError("faults need network namespaces")
         self._world, self._network = world, world.network
-        self._present: tuple[Fault, Host] | None = None
+        self._present: dict[str, tuple[Fault, Host]] = {}
 
     def inject(self, fault: Fault, host: Host) -> None:
         """Returns when it has happened. Raises WorldError."""
-        if self._present is not None:
-            raise WorldError(f"{self._present[1].name} has not been healed yet")
-        self._present = fault, host
+        if host.label in self._present:
+            raise WorldError(f"{host.name} has not been healed yet")
+        self._present[host.label] = fault, host
         agent = self._world.agent(host)
         if fault is Fault.KILL:
             agent.kill()
@@ -65,10 +65,12 @@ class Faults:
             self._network.cut(host, direction, on=True)
 
     def heal(self) -> None:
-        """Undo the fault, if there is one; a killed server is started again."""
-        if self._present is None:
-            return
-        (fault, host), self._present = self._present, None
+        """Undo every fault; killed servers are started again."""
+        while self._present:
+            _, (fault, host) = self._present.popitem()
+            self._undo(fault, host)
+
+    def _undo(self, fault: Fault, host: Host) -> None:
         if fault is Fault.KILL:
             self._world.start_agent(host)
         elif fault is Fault.PAUSE:
