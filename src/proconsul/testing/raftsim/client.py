@@ -51,9 +51,13 @@ class Client:
             case _:
                 return f"set {key}  {new}".encode(), new
 
-    def target(self) -> SimServer:
-        """Where to send the next try."""
+    def target(self, kind: Kind) -> SimServer:
+        """Where to send the next try; some reads look for leaders that are none any more."""
         servers = self._world.servers
+        if kind is Kind.READ and self._world.rng.random() < 0.3:
+            leaders = self._world.leaders()
+            if leaders:
+                return self._world.rng.choice(leaders)
         if self._target not in servers:
             self._target = self._world.rng.choice(list(servers))
         return servers[self._target]
@@ -122,7 +126,7 @@ class _Attempt:
         """Try."""
         if self._ended:
             return
-        world, server = self._client.world, self._client.target()
+        world, server = self._client.world, self._client.target(self._kind)
         self._tries += 1
         self._open = True
         for delay in world.network.transit_s(self._client.name, server.name)[:1]:

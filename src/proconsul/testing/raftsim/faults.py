@@ -27,7 +27,7 @@ class Faults:
             self._crash, self._crash, self._power_off, self._split, self._isolate_leader,
             self._one_way, self._swizzle, self._weather, self._slow_link, self._pause,
             self._slow_disk, self._failing_disk, self._full_disk, self._crash_leader,
-            self._burst, self._burst,
+            self._burst, self._burst, self._rumour, self._isolate_leader, self._pause_leader,
         ]  # fmt: skip
         duties: list[Callable[[], None]] = [self._snapshot, self._transfer]
         if world.membership:
@@ -89,6 +89,10 @@ class Faults:
             self._world.note(f"{server.name} crashes")
             server.crash()
             self._later(duration_s, partial(self._up, server))
+            for other in self._world.servers.values():
+                if other.life.alive and self._world.rng.random() < 0.3:
+                    other.core.leader_died(server.name, other.now())  # it saw a connection close
+                    other.pump()
 
     def _up(self, server: SimServer) -> None:
         if not server.life.alive:
@@ -100,11 +104,24 @@ class Faults:
             self._down(server, self._world.rng.uniform(0.1, 1.0))
 
     def _pause(self) -> None:
-        server = self._any() if self._world.rng.random() < 0.5 else self._world.leader()
-        if server is not None:
-            duration = self._lasting_s()
-            self._world.note(f"{server.name} is paused for {duration:.2f} s")
-            server.pause(duration)
+        server, duration_s = self._any(), self._lasting_s()
+        self._world.note(f"{server.name} is paused for {duration_s:.2f} s")
+        server.pause(duration_s)
+
+    def _pause_leader(self) -> None:
+        leader, duration_s = self._world.leader(), self._lasting_s()
+        if leader is not None:
+            self._world.note(f"leader {leader.name} is paused for {duration_s:.2f} s")
+            leader.pause(duration_s)
+
+    def _rumour(self) -> None:
+        """Somebody believes to know that the leader's process is gone, whether it is or not."""
+        server = self._any()
+        leader = server.core.state.leader
+        if server.life.alive and leader is not None:
+            self._world.note(f"{server.name} believes that {leader[0]} died")
+            server.core.leader_died(leader[1], server.now())
+            server.pump()
 
     # -- network
 

@@ -232,7 +232,9 @@ class Invariants:
         """What a request promises must be durable when it leaves."""
         name, hard = server.name, server.disk.hard
         if isinstance(request, RequestVoteRequest):
-            self._vote(name, request.term, request.candidate, server)
+            _require(hard.term >= request.term, f"{name} asks for votes in a term not yet durable")
+            if hard.vote_term == request.term:
+                self._vote(name, request.term, request.candidate, server)
         elif isinstance(request, AppendEntriesRequest):
             leader = self.leaders.get(request.term)
             _require(leader == name, f"{name} sends entries of term {request.term}, not its own")
@@ -261,7 +263,7 @@ class Invariants:
         hard = server.disk.hard
         durable = hard.vote_term == term and hard.candidate == candidate
         _require(
-            durable or hard.vote_term > term or not self._is_voter(server),
+            durable or hard.vote_term > term,
             f"durability: {name} votes for {candidate!r} in term {term} before that is durable",
         )
         if durable:
@@ -270,8 +272,3 @@ class Invariants:
                 first == candidate,
                 f"{name} votes for {first!r} and for {candidate!r} in term {term}",
             )
-
-    @staticmethod
-    def _is_voter(server: SimServer) -> bool:
-        latest = server.core.state.members.latest
-        return any(voter.id == server.name for voter in voters(latest))
