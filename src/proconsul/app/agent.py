@@ -29,6 +29,7 @@ from proconsul.domain.go_decode import decode_service_definition, decode_struct
 from proconsul.drivers import logs
 from proconsul.drivers.gossip.pool import PoolEvent
 from proconsul.drivers.http import HttpLimits, HttpServer
+from proconsul.drivers.runtime import RuntimeMetrics
 from proconsul.drivers.scope import TaskScope
 from proconsul.federation.retry_join import Resolver, RetryJoinError, retry_join
 from proconsul.interfaces.http.ports import HttpApiConfig
@@ -154,6 +155,7 @@ class _Process:
 
     def _start_loops(self, agent: Agent) -> None:
         config, scope = self._config, self._scope
+        _ = scope.supervise("runtime-metrics", RuntimeMetrics(self._metrics).run)
         _ = scope.spawn("join-lan", self._join_lan(agent))
         core = agent.core
         if isinstance(core, Server):

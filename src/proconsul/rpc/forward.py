@@ -20,6 +20,7 @@ import msgspec
 from proconsul.domain import errors
 from proconsul.domain.acl import Authorizer
 from proconsul.domain.base import decode, encode
+from proconsul.drivers.timing import timed
 from proconsul.rpc.dialer import Destination
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.outcome import may_repeat, told
@@ -44,6 +45,19 @@ SHARED_BYTES_MIN = 4096
 """Smaller answers are encoded faster than kept."""
 CROSS_DC_SERVERS_MAX = 3
 """How many servers of another datacenter one call may try."""
+_TIMERS = {
+    "Catalog.Register": "consul.catalog.register",
+    "Catalog.Deregister": "consul.catalog.deregister",
+    "FederationState.Apply": "consul.federation_state.apply",
+    "FederationState.Get": "consul.federation_state.get",
+    "FederationState.List": "consul.federation_state.list",
+    "FederationState.ListMeshGateways": "consul.federation_state.list_mesh_gateways",
+    "KVS.Apply": "consul.kvs.apply",
+    "Session.Apply": "consul.session.apply",
+    "Txn.Apply": "consul.txn.apply",
+    "Txn.Read": "consul.txn.read",
+}
+"""The methods that Consul times where they are answered; of reads the waiting counts, too."""
 
 
 class Forwarding(Protocol):
@@ -197,7 +211,12 @@ class Forwarder:
 
     async def _here(self, endpoint: Endpoint, request: Any, source: tuple[str, int] | None) -> Any:
         authorizer = self._server.resolve_token(getattr(request, "token", ""))
-        return await endpoint.handler(request, Call(authorizer, source))
+        call = Call(authorizer, source)
+        timer = _TIMERS.get(endpoint.method.name)
+        if timer is None:
+            return await endpoint.handler(request, call)
+        with timed(self._metrics, timer):
+            return await endpoint.handler(request, call)
 
     async def _answer(
         self,

@@ -113,6 +113,12 @@ class Metrics:
             return
         gauges[key] = value
 
+    def shift(self, name: str, by: float) -> None:
+        """Move a gauge without labels, which begins at 0."""
+        current = self._interval().gauges
+        before = current[name] if name in current else self._gauge_last.get(name, 0.0)
+        self.gauge(name, before + by)
+
     def counter(self, name: str, labels: Labels = ()) -> float:
         """The running total of a counter, for tests and status pages."""
         key: _Key = (name, labels) if labels else name

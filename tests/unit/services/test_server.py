@@ -113,6 +113,14 @@ def test_metrics_of_raft_rpc_and_gossip_are_there(monkeypatch: pytest.MonkeyPatc
             await until(lambda: statuses(server, "c1").get("serfHealth") == c.PASSING)
             await peer.call("KVS.Apply", _put("a"))
             await asyncio.sleep(0.1)
+            index = (await server.call("KVS.Get", _get("a"))).index
+            waiting = asyncio.ensure_future(
+                server.call("KVS.Get", _get("a", min_query_index=index))
+            )
+            await until(lambda: _gauge(metrics, "consul.rpc.queries_blocking") == 1)
+            await server.call("KVS.Apply", _put("a", b"2"))
+            await waiting
+            assert _gauge(metrics, "consul.rpc.queries_blocking") == 0
             summary = metrics.summary()
             counters = {entry["Name"] for entry in summary["Counters"]}
             assert {
@@ -131,6 +139,12 @@ def test_metrics_of_raft_rpc_and_gossip_are_there(monkeypatch: pytest.MonkeyPatc
                 "consul.raft.commitTime",
                 "consul.raft.fsm.applyBatch",
                 "consul.serf.queue.Event",
+                "consul.leader.barrier",
+                "consul.leader.reconcile",
+                "consul.leader.reconcileMember",
+                "consul.kvs.apply",
+                "consul.fsm.kvs",
+                "consul.fsm.register",
             } <= samples
             gauges = {
                 (entry["Name"], entry["Labels"].get("status", "")): entry["Value"]
@@ -140,6 +154,11 @@ def test_metrics_of_raft_rpc_and_gossip_are_there(monkeypatch: pytest.MonkeyPatc
             assert gauges["consul.raft.applied_index", ""] > 0
 
     _run(test)
+
+
+def _gauge(metrics: Metrics, name: str) -> float | None:
+    gauges = metrics.summary()["Gauges"]
+    return next((entry["Value"] for entry in gauges if entry["Name"] == name), None)
 
 
 def test_clients_come_fail_and_leave() -> None:
@@ -241,6 +260,10 @@ def test_three_servers_elect_forward_and_lose_their_leader(tmp_path: Path) -> No
             assert answer.entries is not None
             stale = follower.try_call("KVS.Get", _get("a", allow_stale=True))
             assert stale is not None
+            shown = leader.metrics.prometheus()
+            for other in servers:
+                name = f"rpc_{other.config.identity.node_id}_count".replace("-", "_")
+                assert (f"appendEntries_{name}" in shown) is (other is not leader)
             assert stale.known_leader
             with pytest.raises(ProconsulError, match="Must provide key"):
                 await follower.call("KVS.Apply", _put(""))

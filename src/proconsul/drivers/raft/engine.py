@@ -35,6 +35,7 @@ from proconsul.wire.raft import AppendEntriesRequest, Request, Response
 
 log = logging.getLogger("proconsul.raft")
 
+_REPLICATION = "consul.raft.replication"
 LEADER_ASKED_AFTER_S = (0.0, 0.02, 0.1)
 """Pauses before each time a silent leader's host is asked whether anybody listens."""
 
@@ -193,7 +194,7 @@ class Engine:
             elif item.channel is Channel.PIPELINE:
                 assert isinstance(item.request, AppendEntriesRequest)
                 self.transport.append(
-                    self.scope, item.server_id, item.address, item.request, self.done(item.rid)
+                    self.scope, item.server_id, item.address, item.request, self._timed(item)
                 )
             elif item.channel is Channel.DIRECT:
                 _ = self.scope.spawn("call", self._call(item))
@@ -257,8 +258,28 @@ class Engine:
 
         return done
 
+    def _timed(self, send: Send) -> Callable[[Response | None], None]:
+        """`done`, and in the metrics how long it took that follower, under hashicorp/raft's names."""
+        done, request, started = self.done(send.rid), send.request, self.now()
+        if not isinstance(request, AppendEntriesRequest):
+            return done
+        entries, follower = len(request.entries or ()), send.server_id
+
+        def answered(response: Response | None) -> None:
+            if response is not None:
+                took_ms, metrics = (self.now() - started) * 1000, self._metrics
+                if request.is_heartbeat:
+                    metrics.sample(f"{_REPLICATION}.heartbeat.{follower}", took_ms)
+                else:
+                    metrics.sample(f"{_REPLICATION}.appendEntries.rpc.{follower}", took_ms)
+                    metrics.incr(f"{_REPLICATION}.appendEntries.logs.{follower}", entries)
+            done(response)
+
+        return answered
+
     async def _call(self, send: Send) -> None:
         assert send.request is not None
+        done = self._timed(send)
         response: Response | None = None
         try:
             response = await self.transport.call(send.server_id, send.address, send.request)
@@ -267,7 +288,7 @@ class Engine:
                 "%s to %s at %s failed: %s", type(send.request).__name__, send.server_id,
                 send.address, str(error) or "timeout",
             )  # fmt: skip
-        self.done(send.rid)(response)
+        done(response)
 
     def connection_lost(self, leader: str) -> None:
         """A connection from the leader at this address ended: find out if its process is gone."""

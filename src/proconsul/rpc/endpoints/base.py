@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from proconsul.domain.acl import Authorizer
@@ -105,6 +106,31 @@ async def read(
     if options.require_consistent:
         server.metrics.incr("consul.rpc.consistentRead", 1)
         await server.consistent_read()
+    with _blocked(server.metrics, options):
+        return await _answered(server, options, query, build, response, sharing)
+
+
+@contextlib.contextmanager
+def _blocked(metrics: Metrics, options: QueryOptions) -> Iterator[None]:
+    """Counts, for as long as it may wait, a query that waits for news."""
+    if not options.min_query_index:
+        yield
+        return
+    metrics.shift("consul.rpc.queries_blocking", 1)
+    try:
+        yield
+    finally:
+        metrics.shift("consul.rpc.queries_blocking", -1)
+
+
+async def _answered(
+    server: EndpointServer,
+    options: QueryOptions,
+    query: Callable[[], Answer[T]],
+    build: Callable[[T], dict[str, Any]],
+    response: type[M],
+    sharing: Sharing | None,
+) -> M:
     if options.min_query_index:
         timeout = wait_s(options.max_query_time_ns, server.blocking_limits, server.rng)
     else:

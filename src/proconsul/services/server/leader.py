@@ -17,6 +17,7 @@ from proconsul.domain.messages import MessageType
 from proconsul.domain.operator import AutopilotSetConfigRequest
 from proconsul.drivers.channel import Channel, Overflow
 from proconsul.drivers.scope import TaskScope
+from proconsul.drivers.timing import timed
 from proconsul.federation.anti_entropy import FederationStateAntiEntropy, prune_forever
 from proconsul.services.server import ca, reconcile
 from proconsul.services.server.autopilot import Autopilot
@@ -76,7 +77,8 @@ class LeaderDuties:
             log.warning("failed to broadcast new leader event: %s", error)
         while True:
             try:
-                await server.raft.barrier(asyncio.get_running_loop().time() + BARRIER_S)
+                with timed(server.metrics, "consul.leader.barrier"):
+                    await server.raft.barrier(asyncio.get_running_loop().time() + BARRIER_S)
                 await self._initialize()
                 break
             except (ProconsulError, TimeoutError) as error:
@@ -134,6 +136,10 @@ class LeaderDuties:
     # -- the catalog -----------------------------------------------------------------------
 
     async def _reconcile_all(self, *, reap: bool = True) -> None:
+        with timed(self._server.metrics, "consul.leader.reconcile"):
+            await self._compare_all(reap=reap)
+
+    async def _compare_all(self, *, reap: bool) -> None:
         server = self._server
         members = server.lan.members()
         for member in members:
@@ -159,7 +165,8 @@ class LeaderDuties:
     async def _guarded(self, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
         """One member that cannot be reconciled must not keep the others from it."""
         try:
-            await work(*arguments)
+            with timed(self._server.metrics, "consul.leader.reconcileMember"):
+                await work(*arguments)
         except (ProconsulError, TimeoutError) as error:
             log.error("failed to reconcile member: %s", error)
 

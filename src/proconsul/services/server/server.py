@@ -114,7 +114,7 @@ class Server:
         self._everyone = AllowAll()
         self._on_member_event, self._on_failure = on_member_event, on_failure
         self._scope = TaskScope("server")
-        self._fsm = RaftFsm()
+        self._fsm = RaftFsm(metrics)
         identity = config.identity
         tls = config.tls
         self.tls = TlsContexts(tls) if tls.has_ca or tls.has_certificate else None
