@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from proconsul.domain.acl import Authorizer
@@ -106,21 +105,13 @@ async def read(
     if options.require_consistent:
         server.metrics.incr("consul.rpc.consistentRead", 1)
         await server.consistent_read()
-    with _blocked(server.metrics, options):
-        return await _answered(server, options, query, build, response, sharing)
-
-
-@contextlib.contextmanager
-def _blocked(metrics: Metrics, options: QueryOptions) -> Iterator[None]:
-    """Counts, for as long as it may wait, a query that waits for news."""
     if not options.min_query_index:
-        yield
-        return
-    metrics.shift("consul.rpc.queries_blocking", 1)
+        return await _answered(server, options, query, build, response, sharing)
+    server.metrics.shift("consul.rpc.queries_blocking", 1)
     try:
-        yield
+        return await _answered(server, options, query, build, response, sharing)
     finally:
-        metrics.shift("consul.rpc.queries_blocking", -1)
+        server.metrics.shift("consul.rpc.queries_blocking", -1)
 
 
 async def _answered(
