@@ -14,11 +14,22 @@ def resolve_node_id(config: AgentConfig) -> str:
     """The configured, the persisted, or a new node id, which is then persisted.
 
     Blocking file I/O. In dev mode nothing is read or written. Raises SettingError where the file
-    holds no UUID, OSError where it cannot be written.
+    holds no UUID, or cannot be read or written.
     """
     if config.dev_mode and not config.data_dir:
         return config.node_id or str(uuid.uuid4())
     path = Path(config.data_dir) / "node-id"
+    try:
+        return _resolve(config, path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise SettingError(
+            f"data_dir cannot be used: {path}: {reason}", key="data_dir", source=config.data_dir,
+            remedy="Name a directory that the agent may create and write to",
+        ) from error  # fmt: skip
+
+
+def _resolve(config: AgentConfig, path: Path) -> str:
     if config.node_id:
         _persist(path, config.node_id)
         return config.node_id

@@ -254,6 +254,14 @@ def test_node_id_is_made_once(tmp_path: Path) -> None:
         resolve_node_id(config)
 
 
+def test_a_data_directory_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    config = load("-data-dir", str(tmp_path / "file" / "data")).config
+    with pytest.raises(SettingError, match="data_dir cannot be used: .*not a directory") as caught:
+        resolve_node_id(config)
+    assert caught.value.key == "data_dir"
+
+
 def test_reload_sorts_the_changes() -> None:
     old = replace(hcl("").config, node_id="resolved")
     new = hcl('log_level = "WARN" domain = "x" limits { rpc_rate = 5 }').config
