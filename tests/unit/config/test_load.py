@@ -257,7 +257,7 @@ def test_node_id_is_made_once(tmp_path: Path) -> None:
 def test_a_data_directory_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     config = load("-data-dir", str(tmp_path / "file" / "data")).config
-    with pytest.raises(SettingError, match="data_dir cannot be used: .*not a directory") as caught:
+    with pytest.raises(SettingError, match=r"data_dir cannot be used: .*not a directory") as caught:
         resolve_node_id(config)
     assert caught.value.key == "data_dir"
 
