@@ -22,6 +22,7 @@ from proconsul.wire.memberlist_crypto import Keyring
 JoinCall = Callable[[Sequence[str]], Awaitable[int]]
 JoinSettings = Join
 _SECOND_NS = 1_000_000_000
+SESSION_TTL_MIN_S = 10.0
 
 
 def identity(config: AgentConfig) -> Identity:
@@ -168,6 +169,7 @@ def server_config(config: AgentConfig) -> ServerConfig:
         default_query_s=config.http.default_query_time_s,
         max_query_s=config.http.max_query_time_s,
         coordinate_update_s=config.coordinate_update_period_s,
+        session_ttl_min_s=config.session_ttl_min_s or SESSION_TTL_MIN_S,
         autopilot=_autopilot(config),
         connect_enabled=config.connect.enabled,
         mesh_gateway_federation=config.federates_through_gateways,

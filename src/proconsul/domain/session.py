@@ -11,6 +11,29 @@ BEHAVIOR_RELEASE = "release"
 BEHAVIOR_DELETE = "delete"
 
 
+_ID_LENGTH, _ID_HYPHENS = 36, 4
+_HEX = frozenset("0123456789abcdefABCDEF")
+
+
+def id_problem(session_id: str) -> str:
+    """What Consul complains of in an id that is no UUID; empty for one that is."""
+    size = len(session_id.encode("utf-8", "surrogateescape"))
+    hyphens = session_id.count("-")
+    problem = ""
+    if size != _ID_LENGTH:
+        problem = f"UUID must be {_ID_LENGTH} characters"
+    elif hyphens > _ID_HYPHENS:
+        problem = f'UUID should have maximum of {_ID_HYPHENS} "-"; got {hyphens}'
+    elif hyphens % 2:
+        problem = "Input (without hyphens) must be even length"
+    else:
+        for char in session_id:
+            if char != "-" and char not in _HEX:
+                problem = f"Invalid UUID: encoding/hex: invalid byte: U+{ord(char):04X} '{char}'"
+                break
+    return f"failed session lookup: index error: {problem}" if problem else ""
+
+
 class ServiceCheck(GoStruct, frozen=True, gc=False):
     id: str = ""
     namespace: str = ""

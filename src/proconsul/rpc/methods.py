@@ -13,6 +13,7 @@ from proconsul.domain import kv, txn
 from proconsul.domain import mesh_requests as mr
 from proconsul.domain import operator as op
 from proconsul.domain import options as o
+from proconsul.domain import session as ss
 from proconsul.domain.base import GoStruct
 from proconsul.rpc.table import Method, Route
 
@@ -59,6 +60,14 @@ METHODS: dict[str, Method] = {
         Method("KVS.ListKeys", kv.KeyListRequest, kv.IndexedKeyList, _LEADER),
         Method("Txn.Apply", txn.TxnRequest, txn.TxnResponse, _LEADER, is_read=False),
         Method("Txn.Read", txn.TxnReadRequest, txn.TxnReadResponse, _LEADER),
+        Method("Session.Apply", ss.SessionRequest, str, _LEADER, is_read=False),
+        Method("Session.Get", ss.SessionSpecificRequest, ss.IndexedSessions, _LEADER),
+        Method("Session.List", ss.SessionSpecificRequest, ss.IndexedSessions, _LEADER),
+        Method("Session.NodeSessions", o.NodeSpecificRequest, ss.IndexedSessions, _LEADER),
+        # Not a read: the timer is the leader's. Repeated, it does no harm; but it is cheap to ask.
+        Method(
+            "Session.Renew", ss.SessionSpecificRequest, ss.IndexedSessions, _LEADER, is_read=False
+        ),
         Method("Internal.NodeInfo", o.NodeSpecificRequest, c.IndexedNodeDump, _LEADER),
         Method("Internal.NodeDump", o.DCSpecificRequest, c.IndexedNodeDump, _LEADER),
         Method("Internal.ServiceDump", o.ServiceDumpRequest, c.IndexedCheckServiceNodes, _LEADER),

@@ -39,6 +39,8 @@ class Requires(Enum):
     KEY_WRITE = "key:write"
     OPERATOR_READ = "operator:read"
     OPERATOR_WRITE = "operator:write"
+    SESSION_READ = "session:read, by filtering"
+    SESSION_WRITE = "session:write"
     EVENT_WRITE = "event:write"
 
 

@@ -1,7 +1,7 @@
 """Sessions and the locks they hold (`agent/consul/state/session.go`).
 
-The lock delay after an invalidation is the leader's own memory, not replicated state, and belongs
-to the KV endpoint.
+The lock delay after an invalidation is each server's own memory, not replicated state: it is told
+to `Store.on_lock_delay`, and the leader's KV endpoint asks for it.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def destroy(tx: Transaction, session_id: str) -> None:
             kv.delete(tx, key)
         else:
             kv.set_entry(tx, replace(tx.t.kvs[key], session=""), update_session=True)
+        if session.lock_delay_ns > 0:
+            tx.lock_delays.append((key, session.lock_delay_ns))
 
 
 def delete_of_node(tx: Transaction, node: str) -> None:

@@ -35,6 +35,8 @@ class Store:
     def __init__(self) -> None:
         self._tables = Tables()
         self._watches = WatchRegistry()
+        self.on_lock_delay: Callable[[str, int], None] | None = None
+        """Told of keys that lost their lock with a session, and for how many ns to wait."""
         tables, watches = self._current, self._watches
         self.catalog = CatalogQueries(tables, watches)
         self.kv = KvQueries(tables, watches)
@@ -73,6 +75,9 @@ class Store:
         except BaseException:
             tx.rollback()
             raise
+        if self.on_lock_delay is not None:
+            for key, delay_ns in tx.lock_delays:
+                self.on_lock_delay(key, delay_ns)
         self._watches.fire(tx.touched)
         return result
 

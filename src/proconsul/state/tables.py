@@ -109,7 +109,7 @@ class Tables:
 class Transaction:
     """One command's changes to the tables. Either all of them stay or none."""
 
-    __slots__ = ("_undo", "index", "preserve", "t", "touched")
+    __slots__ = ("_undo", "index", "lock_delays", "preserve", "t", "touched")
 
     def __init__(self, tables: Tables, index: int, *, preserve: bool = False) -> None:
         self.t = tables
@@ -118,6 +118,8 @@ class Transaction:
         self.preserve = preserve
         """Whether rows keep the indexes they bring along (a restore)."""
         self.touched: set[Hashable] = set()
+        self.lock_delays: list[tuple[str, int]] = []
+        """Keys that lost their locks with a session, and for how many ns nobody may lock them."""
         self._undo: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
 
     def put(self, table: dict[K, V], key: K, row: V) -> None:

@@ -72,6 +72,9 @@ class _Server:
     def contact(self) -> tuple[bool, int]:
         return True, 5
 
+    def lock_delayed(self, key: str) -> bool:
+        return key == "resting"
+
     async def consistent_read(self) -> None:
         self.consistent += 1
 

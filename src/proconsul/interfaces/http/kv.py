@@ -15,7 +15,9 @@ from proconsul.domain.kv import (
     KV_DELETE,
     KV_DELETE_CAS,
     KV_DELETE_TREE,
+    KV_LOCK,
     KV_SET,
+    KV_UNLOCK,
     DirEntry,
     IndexedDirEntries,
     IndexedKeyList,
@@ -142,13 +144,14 @@ def _put(api: HttpApi, ask: Ask, write: dict[str, str]) -> Answer:
     op, expected_index = KV_SET, 0
     if ask.has("cas"):
         op, expected_index = KV_CAS, ask.uint64("cas")
-    for lock in ("acquire", "release"):
-        if ask.has(lock):
-            raise bad_request(f"Sessions are not supported yet: remove ?{lock}")
+    session = ""
+    for name, locking in (("acquire", KV_LOCK), ("release", KV_UNLOCK)):
+        if ask.has(name):
+            op, session = locking, ask.first(name)
     limit, value = api.config.kv_value_bytes_max, ask.request.body
     if len(value) > limit:
         return value_too_large(len(value), limit)
-    entry = DirEntry.of(ask.rest, value, flags=flags, modify_index=expected_index)
+    entry = DirEntry.of(ask.rest, value, flags=flags, modify_index=expected_index, session=session)
     return _apply(api, ask, KVSRequest(op=op, dir_ent=entry, **write))
 
 
@@ -167,7 +170,7 @@ def _delete(api: HttpApi, ask: Ask, write: dict[str, str]) -> Answer:
 
 async def _apply(api: HttpApi, ask: Ask, request: KVSRequest) -> Response:
     done = await api.agent.rpc("KVS.Apply", request)
-    conditional = request.op in {KV_CAS, KV_DELETE_CAS}
+    conditional = request.op in {KV_CAS, KV_DELETE_CAS, KV_LOCK, KV_UNLOCK}
     return api.json(ask, bool(done) if conditional else True)
 
 

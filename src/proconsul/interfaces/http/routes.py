@@ -11,6 +11,7 @@ from proconsul.interfaces.http import (
     health,
     kv,
     operator,
+    session,
     snapshot,
 )
 from proconsul.interfaces.http.api import Handler, HttpApi, Route
@@ -75,6 +76,12 @@ def routes() -> dict[str, Route]:
         ("/v1/internal/federation-state/", GET, federation.state),
         ("/v1/internal/federation-status", GET, federation.status),
         ("/v1/kv/", ("GET", "PUT", "DELETE"), kv.kv),
+        ("/v1/session/create", PUT, session.create),
+        ("/v1/session/destroy/", PUT, session.destroy),
+        ("/v1/session/renew/", PUT, session.renew),
+        ("/v1/session/info/", GET, session.info),
+        ("/v1/session/node/", GET, session.node),
+        ("/v1/session/list", GET, session.every),
         ("/v1/snapshot", ("GET", "PUT"), snapshot.snapshot),
         ("/v1/status/leader", GET, health.leader),
         ("/v1/status/peers", GET, health.peers),

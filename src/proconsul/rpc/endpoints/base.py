@@ -38,6 +38,10 @@ class EndpointServer(Protocol):
     @property
     def blocking_limits(self) -> BlockingLimits: ...
 
+    def lock_delayed(self, key: str) -> bool:
+        """Whether a key must not be locked yet, since its last holder's session was invalidated."""
+        ...
+
     def contact(self) -> tuple[bool, int]:
         """(is a leader known, nanoseconds since we heard from it; 0 on the leader itself)."""
         ...

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from proconsul.domain import kv
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
+from proconsul.domain.session import id_problem
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
+
+log = logging.getLogger("proconsul.server.kvs")
 
 
 class Kvs:
@@ -27,6 +31,13 @@ class Kvs:
         allowed = may.key_write_prefix(key) if whole_tree else may.key_write(key)
         if not allowed:
             raise PermissionDeniedError
+        if request.op == kv.KV_LOCK:
+            session = request.dir_ent.session
+            if session and (problem := id_problem(session)):
+                raise RequestError(problem)
+            if self._server.lock_delayed(key):
+                log.warning("Rejecting lock of key due to lock-delay: key=%s", key)
+                return False
         result = await self._server.apply(MessageType.KVS, request)
         return result if isinstance(result, bool) else False
 

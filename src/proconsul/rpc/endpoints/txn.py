@@ -22,6 +22,7 @@ from proconsul.domain.txn import (
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, meta
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
+from proconsul.util.goquote import go_quote
 
 _FILTERED = frozenset({kv.KV_GET, kv.KV_GET_TREE})
 """What these may show is decided by the results."""
@@ -36,12 +37,22 @@ class Txn:
 
     async def apply(self, request: TxnRequest, call: Call) -> TxnResponse:
         ops = _bounded(request.ops)
-        if errors := _refused(ops, call.authorizer):
+        errors = _refused(ops, call.authorizer) or self._delayed(ops)
+        if errors:
             return TxnResponse(None, errors)
         answer = await self._server.apply(MessageType.TXN, request)
         if not isinstance(answer, TxnResponse):
             raise RequestError(f"unexpected return type {type(answer).__name__}")
         return TxnResponse(_allowed(answer.results, call.authorizer), answer.errors)
+
+    def _delayed(self, ops: list[TxnOp]) -> list[TxnError]:
+        return [
+            TxnError(at, f"failed to lock key {go_quote(key)} due to lock delay")
+            for at, op in enumerate(ops)
+            if op.kv is not None
+            and op.kv.verb == kv.KV_LOCK
+            and self._server.lock_delayed(key := op.kv.dir_ent.key)
+        ]
 
     async def read(self, request: TxnReadRequest, call: Call) -> TxnReadResponse:
         ops = _bounded(request.ops)

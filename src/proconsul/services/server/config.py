@@ -63,6 +63,7 @@ class ServerConfig:
     rpc_max_conns_per_client: int = 100
     default_query_s: float = 300.0
     max_query_s: float = 600.0
+    session_ttl_min_s: float = 10.0
     reconcile_s: float = 60.0
     coordinate_update_s: float = 5.0
     autopilot: AutopilotConfig = DEFAULT_AUTOPILOT

@@ -88,6 +88,7 @@ class LeaderDuties:
         start = scope.supervise
         _ = start("tombstones", self._reap_tombstones)
         _ = start("autopilot", self.autopilot.run)
+        _ = start("sessions", server.session_timers.run)
         if config.connect_enabled and not identity.is_primary:
             _ = start("ca", self._follow_ca)
         if not identity.is_primary and (replicator := server.replicator) is not None:

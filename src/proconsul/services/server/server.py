@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ from proconsul.rpc.endpoints import (
     kvs,
     mesh,
     operator,
+    session,
     status,
     txn,
 )
@@ -67,6 +69,7 @@ from proconsul.services.server.leader import LeaderDuties
 from proconsul.services.server.pools import make_pool
 from proconsul.services.server.raft_views import RaftViews
 from proconsul.services.server.reconcile import server_of
+from proconsul.services.server.session_timers import LockDelays, SessionTimers
 from proconsul.services.server.snapshots import Snapshots
 from proconsul.services.server.tags import lan_merge, server_tags, wan_merge
 from proconsul.state.errors import StateError
@@ -140,6 +143,9 @@ class Server:
             identity, config.bootstrap_expect, self.raft, self.pool, self._lan_servers
         )
         self.views = RaftViews(self.raft, self._lan_servers)
+        self.session_timers = SessionTimers(identity.datacenter, self.store, self.apply, metrics)
+        self._lock_delays = LockDelays(time.monotonic)
+        self.store.on_lock_delay = self._lock_delays.begin
         self._coordinates = Coordinates(self, self.wan_coordinates)
         self._forwarder = Forwarder(
             ForwardConfig(identity.datacenter, identity.primary_datacenter, config.rpc_hold_s),
@@ -229,6 +235,12 @@ class Server:
                 *federation.endpoints(self, self.unix_ns),
                 *mesh.endpoints(self),
                 *txn.endpoints(self),
+                *session.endpoints(
+                    self,
+                    self.session_timers,
+                    int(self.config.session_ttl_min_s * 1e9),
+                    lambda: str(uuid.uuid4()),
+                ),
                 *connect_ca.endpoints(
                     self,
                     self.unix_ns,
@@ -566,6 +578,10 @@ class Server:
         if isinstance(result, StateError):
             raise result
         return result
+
+    def lock_delayed(self, key: str) -> bool:
+        """See `EndpointServer.lock_delayed`."""
+        return self._lock_delays.holds(key)
 
     async def remove_peer(self, server_id: str, deadline: float) -> None:
         """See `Cluster.remove_peer`."""

@@ -135,10 +135,18 @@ def test_kv_round_trip() -> None:
     assert get(api, "/v1/kv/?recurse").status == 404
 
 
-def test_sessions_are_refused_cleanly() -> None:
-    answer = put(make()[0], "/v1/kv/a?acquire=abc", b"x")
-    assert answer.status == 400
-    assert b"not supported yet" in answer.body
+@pytest.mark.parametrize(("flag", "op"), [("acquire", "lock"), ("release", "unlock")])
+def test_locks_are_taken_and_given_back(flag: str, op: str) -> None:
+    api, agent = make()
+    seen: list[Any] = []
+
+    async def rpc(method: str, request: Any) -> bool:
+        seen.append((method, request.op, request.dir_ent.session))
+        return False
+
+    agent.rpc = rpc  # type: ignore[method-assign]
+    assert put(api, f"/v1/kv/a?{flag}=abc", b"x").body == b"false"
+    assert seen == [("KVS.Apply", op, "abc")]
 
 
 def test_value_limit_with_and_without_length() -> None:
