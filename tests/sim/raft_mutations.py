@@ -19,6 +19,7 @@ from proconsul.core.raft import follower, log, machine, state
 from proconsul.core.raft.leader import Leadership
 from proconsul.core.raft.membership import Membership
 from proconsul.core.raft.progress import Commitment
+from proconsul.core.raft.replication import Replication
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a verification is confirmed by an answer to an older heartbeat",
-        Leadership, "response", "max(progress.verified, call.verification)", "self._verifications",
+        Replication, "response", "max(progress.verified, call.verification)", "self.verification",
     ),
     Mutation(
         "the previous entry's term is not checked",
@@ -105,7 +106,7 @@ MUTATIONS = [
     ),
     Mutation(
         "members are changed before an entry of the term is committed",
-        Leadership, "change", "state.commit_index < self._commitment.start_index", "False",
+        Leadership, "change", "state.commit_index < self._replication.commitment.start_index", "False",
     ),
     Mutation(
         "a change of members that was taken back stays",

@@ -1,18 +1,17 @@
-"""One term of leadership: proposals, replication, heartbeats, lease, verification, hand-over.
+"""One term of leadership: proposals, members, lease, verification, hand-over.
 
-Follows `replication.go` and the leader loop of hashicorp/raft 1.1.2. Different from there: nothing
-ticks faster than the heartbeats (a lone voter needs no timer at all), the local disk and the
-followers are written in parallel, and a heartbeat to an idle follower carries the commit index.
+Follows the leader loop of hashicorp/raft 1.1.2. Different from there: nothing ticks faster than
+the heartbeats, and a lone voter needs no timer at all. `replication` talks to the followers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
-from proconsul.core.raft.log import Compacted
 from proconsul.core.raft.membership import Change, changed, has_vote, quorum, voters
-from proconsul.core.raft.progress import Commitment, Flow, Progress
+from proconsul.core.raft.replication import Replication
 from proconsul.core.raft.types import (
     ChangePending,
     Channel,
@@ -24,34 +23,13 @@ from proconsul.core.raft.types import (
     Transferred,
     Verified,
 )
-from proconsul.wire.raft import (
-    AppendEntriesRequest,
-    AppendEntriesResponse,
-    Entry,
-    LogType,
-    TimeoutNowRequest,
-    encode_configuration,
-)
+from proconsul.wire.raft import Entry, LogType, TimeoutNowRequest, encode_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proconsul.core.raft.state import State
     from proconsul.wire.raft import Response, Server
-
-HEARTBEATS_MAX = 3
-"""Under way to one follower: the timer's, and those that verifications asked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """A request under way."""
-
-    progress: Progress
-    epoch: int
-    append: bool
-    request: AppendEntriesRequest | TimeoutNowRequest | None
-    verification: int
 
 
 @dataclass(slots=True)
@@ -61,7 +39,8 @@ class _Transfer:
     token: object
     target: str
     deadline: float
-    sent: bool = False
+    rid: int = 0
+    """Of the TimeoutNow, once the target has everything."""
 
 
 class Leadership:
@@ -69,19 +48,21 @@ class Leadership:
 
     def __init__(self, state: State, now: float) -> None:
         self._state = state
-        self.deposed = False
-        """Set when the machine has to make this server a follower."""
-        self._calls: dict[int, _Call] = {}
-        self._progress: dict[str, Progress] = {}
-        self._leaving: list[Progress] = []
-        self._verifications = 0
+        self._replication = Replication(state)
+        self._deposed = False
         self._verifying: list[tuple[int, object]] = []
+        """(round, token) of confirmations that are under way."""
         self._transfer: _Transfer | None = None
         self._restoring = False
-        self._commitment = Commitment(state.log.last_index + 1)
-        self._commitment.configure(state.members.latest)
-        self._follow(now)
+        self._lease_at = inf
+        """The lease ends then or later."""
+        self._configure(now)
         self._append([(LogType.NOOP, b"")], now)
+
+    @property
+    def deposed(self) -> bool:
+        """Whether the machine has to make this server a follower."""
+        return self._deposed or self._replication.deposed
 
     # -- calls of this server's own users
 
@@ -99,7 +80,7 @@ class Leadership:
         self._check_open()
         if (
             members.latest_index != members.committed_index
-            or state.commit_index < self._commitment.start_index
+            or state.commit_index < self._replication.commitment.start_index
         ):
             raise ChangePending
         if prev_index and prev_index != members.latest_index:
@@ -111,18 +92,19 @@ class Leadership:
 
     def verify(self, token: object, now: float) -> None:
         """Ask a quorum whether this server still leads; ends in `Verified`."""
-        self._verifications += 1
-        self._verifying.append((self._verifications, token))
+        replication = self._replication
+        replication.verification += 1
+        self._verifying.append((replication.verification, token))
         self._check_verified()
         if self._verifying:
-            for progress in self._progress.values():
-                self._heartbeat(progress, now)
+            replication.verify(now)
 
     def transfer(self, token: object, server_id: str | None, now: float) -> None:
         """Hand leadership to `server_id` (None: whoever is most up to date); see `Transferred`."""
         state = self._state
         self._check_open()
-        able = [p for p in self._progress.values() if has_vote(state.members.latest, p.server.id)]
+        others = self._replication.progress.values()
+        able = [p for p in others if has_vote(state.members.latest, p.server.id)]
         able = [p for p in able if server_id is None or p.server.id == server_id]
         if not able:
             raise ConfigurationError("cannot find peer")
@@ -173,140 +155,49 @@ class Leadership:
 
     def synced(self, index: int) -> None:
         """The local log is durable up to `index`."""
-        self._commitment.match(self._state.local_id, index)
+        self._replication.commitment.match(self._state.local_id, index)
 
     def response(self, rid: int, response: Response | None, now: float) -> None:
         """A follower answered; None is an answer without content, which is a failure."""
-        call = self._calls.get(rid)
-        if response is None or call is None:
+        if response is None:
             self.failed(rid, now)
             return
-        del self._calls[rid]
-        progress = call.progress
-        if not isinstance(response, AppendEntriesResponse):
-            return
-        assert isinstance(call.request, AppendEntriesRequest)
-        if response.term > call.request.term:
-            self.deposed = True
-            return
-        progress.last_contact = now
-        if response.success:
-            progress.verified = max(progress.verified, call.verification)
-        if not call.append:
-            progress.heartbeats -= 1
-            if progress.failures:
-                progress.retry_at = min(progress.retry_at, now)
-        elif call.epoch == progress.epoch:
-            progress.inflight -= 1
-            self._appended(progress, call.request, response, now)
+        self._replication.response(rid, response, now)
         self._check_verified()
-        self._replicate(progress, now)
-
-    def _appended(
-        self,
-        progress: Progress,
-        request: AppendEntriesRequest,
-        response: AppendEntriesResponse,
-        now: float,
-    ) -> None:
-        prev = request.prev_log_index
-        if response.success:
-            progress.failures = 0
-            self._matched(progress, prev + len(request.entries or ()))
-            progress.flow = Flow.PIPELINE
-            return
-        progress.restart(min(prev, response.last_log + 1))
-        if response.no_retry_backoff:
-            progress.failures = 0
-        else:
-            progress.failed(now)
-
-    def _matched(self, progress: Progress, index: int) -> None:
-        progress.match = max(progress.match, index)
-        progress.next = max(progress.next, index + 1)
-        self._commitment.match(progress.server.id, index)
-        if progress.stop_at is not None and index >= progress.stop_at:
-            self._forget(progress)
         self._advance_transfer()
 
     def failed(self, rid: int, now: float) -> None:
         """A request failed or timed out."""
-        call = self._calls.pop(rid, None)
-        if call is None:
-            return
-        progress = call.progress
-        if isinstance(call.request, TimeoutNowRequest):
-            self._end_transfer(f"failed to make TimeoutNow RPC to {progress.server.id}")
-            return
-        if progress.stop_at is not None:
-            self._forget(progress)
-            return
-        if not call.append:
-            progress.heartbeats -= 1
-            if progress.inflight == 0 and progress.flow is not Flow.SNAPSHOT:
-                # Most likely it restarted, and then has forgotten the commit index: probe again.
-                progress.restart(progress.match + 1)
-                progress.heartbeat_at = max(progress.heartbeat_at, progress.failed(now))
-        elif call.epoch == progress.epoch:
-            progress.restart(progress.match + 1)
-            progress.failed(now)
+        transfer = self._transfer
+        if transfer is not None and rid == transfer.rid:
+            self._end_transfer(f"failed to make TimeoutNow RPC to {transfer.target}")
+        else:
+            self._replication.failed(rid, now)
 
     def snapshot_sent(self, rid: int, term: int, success: bool, index: int, now: float) -> None:
         """A snapshot up to `index` arrived, or was refused."""
-        call = self._calls.pop(rid, None)
-        if call is None:
-            return
-        progress = call.progress
-        if term > self._state.term:
-            self.deposed = True
-            return
-        progress.last_contact = now
-        if call.epoch != progress.epoch:
-            return
-        progress.restart(index + 1 if success else progress.next)
-        if success:
-            progress.failures = 0
-            self._matched(progress, index)
-        else:
-            progress.failed(now)
-        self._replicate(progress, now)
+        self._replication.snapshot_sent(rid, term, success, index, now)
+        self._advance_transfer()
 
     # -- time
 
     def deadline(self) -> float | None:
         """When `tick` is needed next."""
-        times = [p.heartbeat_at for p in self._progress.values()]
-        for progress in (*self._progress.values(), *self._leaving):
-            # Only what `tick` can act on: with requests under way, their answers come first.
-            if progress.flow is Flow.PIPELINE:
-                if progress.commit_at and progress.inflight < self._state.config.inflight_max:
-                    times.append(progress.commit_at)
-            elif progress.flow is Flow.PROBE and progress.inflight == 0:
-                times.append(progress.retry_at)
-        if (lease := self._lease_ends()) is not None:
-            times.append(lease)
+        at = min(self._replication.deadline(), self._lease_at)
         if self._transfer is not None:
-            times.append(self._transfer.deadline)
-        return min(times, default=None)
+            at = min(at, self._transfer.deadline)
+        return None if at == inf else at
 
     def tick(self, now: float) -> None:
-        """Heartbeats, retries, overdue commit indexes, the end of the lease."""
-        lease = self._lease_ends()
-        if lease is not None and now >= lease:
-            self.deposed = True
-            return
+        """The ends of lease and hand-over, and whatever replication has to do."""
+        if now >= self._lease_at:
+            self._lease_at = self._lease_ends()
+            if now >= self._lease_at:
+                self._deposed = True
+                return
         if self._transfer is not None and now >= self._transfer.deadline:
             self._end_transfer("leadership transfer timeout")
-        for progress in (*self._progress.values(), *self._leaving):
-            self._replicate(progress, now)
-        for progress in self._progress.values():
-            if now < progress.heartbeat_at:
-                continue
-            self._plan_heartbeat(progress, now)
-            if progress.flow is Flow.PIPELINE and progress.inflight == 0:
-                self._send_append(progress)
-            elif progress.heartbeats == 0 or progress.inflight == 0:
-                self._heartbeat(progress, now)
+        self._replication.tick(now)
 
     def stepped_down(self) -> None:
         """This server is a follower again: end what is under way."""
@@ -316,17 +207,13 @@ class Leadership:
 
     def commit(self, now: float) -> None:
         """Take over what the quorum has: advance the commit index."""
-        state = self._state
-        if self._commitment.index <= state.commit_index:
+        state, index = self._state, self._replication.commitment.index
+        if index <= state.commit_index:
             return
-        if state.commit(self._commitment.index) and not has_vote(
-            state.members.committed, state.local_id
-        ):
-            self.deposed = True
+        if state.commit(index) and not has_vote(state.members.committed, state.local_id):
+            self._deposed = True
             return
-        for progress in (*self._progress.values(), *self._leaving):
-            if progress.commit_sent < state.commit_index and progress.commit_at is None:
-                progress.commit_at = now + state.config.commit_timeout_s
+        self._replication.committed(now)
 
     # -- inner workings
 
@@ -335,103 +222,23 @@ class Leadership:
         first = state.log.last_index + 1
         entries = [Entry(first + i, state.term, kind, data) for i, (kind, data) in enumerate(items)]
         if state.append(entries):
-            self._commitment.configure(state.members.latest)
-            self._follow(now)
-        for progress in (*self._progress.values(), *self._leaving):
-            self._replicate(progress, now)
+            self._configure(now)
+        self._replication.replicate(now)
         return first
 
-    def _follow(self, now: float) -> None:
-        """Start and stop replication so that it fits the latest configuration."""
-        state = self._state
-        last = state.log.last_index
-        wanted = {s.id: s for s in state.members.latest.servers if s.id != state.local_id}
-        for server_id in [i for i in self._progress if i not in wanted]:
-            leaving = self._progress.pop(server_id)
-            leaving.stop_at = last
-            if not leaving.failures:
-                self._leaving.append(leaving)
-        for server_id, server in wanted.items():
-            progress = self._progress.get(server_id)
-            if progress is None:
-                self._progress[server_id] = Progress(server, last + 1, now, now)
-            elif progress.server != server:
-                moved = progress.server.address != server.address
-                progress.server = server
-                if moved:
-                    progress.restart(progress.match + 1)
-
-    def _replicate(self, progress: Progress, now: float) -> None:
-        """Send what the follower lacks, as far as its flow allows."""
-        state = self._state
-        if progress.stop_at is not None and progress.match >= progress.stop_at:
-            return
-        while now >= progress.retry_at or not progress.failures:
-            if progress.flow is Flow.SNAPSHOT or progress.inflight >= state.config.inflight_max:
-                return
-            if progress.flow is Flow.PROBE:
-                if progress.inflight:
-                    return
-            elif progress.next > state.log.last_index and (
-                progress.commit_at is None or now < progress.commit_at
-            ):
-                return
-            if not self._send_append(progress):
-                return
-
-    def _send_append(self, progress: Progress) -> bool:
-        """One AppendEntries from `next` on, or the start of a snapshot (then False)."""
-        state = self._state
-        log, config = state.log, state.config
-        prev = min(progress.next, log.last_index + 1) - 1
-        try:
-            prev_term = log.term(prev)
-            entries = log.slice(
-                prev + 1, log.last_index, config.append_entries_max, config.append_bytes_max
-            )
-        except Compacted:
-            self._send_snapshot(progress)
-            return False
-        request = AppendEntriesRequest(
-            state.term, state.candidate_name, prev, prev_term, entries, state.commit_index
-        )
-        rid = state.send(progress.server, request, Channel.PIPELINE)
-        self._calls[rid] = _Call(progress, progress.epoch, True, request, self._verifications)
-        progress.inflight += 1
-        if progress.flow is Flow.PIPELINE:
-            progress.next = prev + 1 + len(entries)
-        progress.commit_sent, progress.commit_at = state.commit_index, None
-        return True
-
-    def _send_snapshot(self, progress: Progress) -> None:
-        progress.flow = Flow.SNAPSHOT
-        progress.commit_at = None
-        rid = self._state.send(progress.server, None, Channel.SNAPSHOT)
-        self._calls[rid] = _Call(progress, progress.epoch, True, None, 0)
-
-    def _heartbeat(self, progress: Progress, now: float) -> None:
-        if progress.heartbeats >= HEARTBEATS_MAX:
-            return
-        state = self._state
-        request = AppendEntriesRequest(state.term, state.candidate_name)
-        rid = state.send(progress.server, request, Channel.DIRECT)
-        self._calls[rid] = _Call(progress, progress.epoch, False, request, self._verifications)
-        progress.heartbeats += 1
-        self._plan_heartbeat(progress, now)
-
-    def _plan_heartbeat(self, progress: Progress, now: float) -> None:
-        interval = self._state.config.heartbeat_timeout_s / 10
-        progress.heartbeat_at = now + self._state.rng.uniform(interval, 2 * interval)
+    def _configure(self, now: float) -> None:
+        self._replication.configure(now)
+        self._lease_at = self._lease_ends()
 
     def silences_s(self, now: float) -> list[float]:
         """For how many seconds each other voter has not answered."""
-        state = self._state
+        state, progress = self._state, self._replication.progress
         others = [s.id for s in voters(state.members.latest) if s.id != state.local_id]
-        return [now - self._progress[i].last_contact for i in others if i in self._progress]
+        return [now - progress[i].last_contact for i in others if i in progress]
 
-    def _lease_ends(self) -> float | None:
-        """When a quorum will not have been heard of for a lease; None if we are the quorum."""
-        state = self._state
+    def _lease_ends(self) -> float:
+        """When a quorum will not have been heard of for a lease; never if we are the quorum."""
+        state, progress = self._state, self._replication.progress
         needed = quorum(state.members.latest)
         others: list[Server] = []
         for server in voters(state.members.latest):
@@ -440,19 +247,21 @@ class Leadership:
             else:
                 others.append(server)
         if needed <= 0:
-            return None
-        contacts = sorted((self._progress[s.id].last_contact for s in others), reverse=True)
+            return inf
+        contacts = sorted((progress[server.id].last_contact for server in others), reverse=True)
         return contacts[needed - 1] + state.config.leader_lease_s
 
     def _check_verified(self) -> None:
         if not self._verifying:
             return
-        state = self._state
+        state, replication = self._state, self._replication
         latest = state.members.latest
         acks = sorted(
             (
-                self._verifications if s.id == state.local_id else self._progress[s.id].verified
-                for s in voters(latest)
+                replication.verification
+                if server.id == state.local_id
+                else replication.progress[server.id].verified
+                for server in voters(latest)
             ),
             reverse=True,
         )
@@ -461,22 +270,15 @@ class Leadership:
         self._verifying = [item for item in self._verifying if item[0] > confirmed]
         state.out.events.extend(Verified(token, ok=True) for token in done)
 
-    def _forget(self, progress: Progress) -> None:
-        self._leaving = [other for other in self._leaving if other is not progress]
-        self._calls = {rid: c for rid, c in self._calls.items() if c.progress is not progress}
-
     def _advance_transfer(self) -> None:
         transfer, state = self._transfer, self._state
-        if transfer is None or transfer.sent:
+        if transfer is None or transfer.rid:
             return
-        progress = self._progress.get(transfer.target)
+        progress = self._replication.progress.get(transfer.target)
         if progress is None:
             self._end_transfer("cannot find peer")
         elif progress.match >= state.log.last_index:
-            transfer.sent = True
-            request = TimeoutNowRequest()
-            rid = state.send(progress.server, request, Channel.DIRECT)
-            self._calls[rid] = _Call(progress, progress.epoch, False, request, 0)
+            transfer.rid = state.send(progress.server, TimeoutNowRequest(), Channel.DIRECT)
 
     def _end_transfer(self, error: str) -> None:
         if self._transfer is not None:
