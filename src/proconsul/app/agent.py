@@ -37,6 +37,7 @@ from proconsul.interfaces.http.routes import build_api
 from proconsul.services.agent.agent import Agent
 from proconsul.services.agent.client import Client
 from proconsul.services.server.server import Server
+from proconsul.util.address import host_port
 from proconsul.util.errors import ConfigError, ProconsulError
 from proconsul.util.metrics import Metrics
 
@@ -351,5 +352,4 @@ def definitions(
 def _grpc_bind(address: ListenAddress) -> str:
     if isinstance(address, str):
         return f"unix:{address}"
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host_port(address)

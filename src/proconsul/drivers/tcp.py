@@ -11,6 +11,7 @@ from typing import cast
 from proconsul.drivers.buffer import ReceiveBuffer, StreamError, WaiterSet
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import PeerInfo, Receiver
+from proconsul.util.address import host_port
 
 log = logging.getLogger("proconsul.tcp")
 
@@ -313,7 +314,7 @@ class Server:
         try:
             await self._handler(stream)
         except StreamError as error:
-            log.debug("connection from %s ended: %s", stream.peer.address, error)
+            log.debug("connection from %s ended: %s", host_port(stream.peer.address), error)
         except asyncio.CancelledError:
             stream.abort()
             raise

@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from proconsul.domain.catalog import META_WAN_FEDERATION, CheckServiceNode
 from proconsul.domain.federation import FederationState
+from proconsul.util.address import host_port
 from proconsul.util.clock import Rng
 
 log = logging.getLogger("proconsul.gateway_locator")
@@ -60,8 +61,7 @@ class Gateway:
 
     @override
     def __str__(self) -> str:
-        host, port = self.address
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return host_port(self.address)
 
 
 def usable(nodes: Iterable[CheckServiceNode]) -> list[CheckServiceNode]:

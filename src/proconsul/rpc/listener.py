@@ -25,6 +25,7 @@ from proconsul.drivers.tls_errors import TlsError
 from proconsul.rpc.dialer import TYPE_BYTE_TLS, TYPE_BYTE_TLS_INSECURE, Purpose
 from proconsul.rpc.limits import ConnectionLimiter
 from proconsul.rpc.yamux_session import YamuxSession, YamuxStream
+from proconsul.util.address import host_port
 from proconsul.util.metrics import Metrics
 
 log = logging.getLogger("proconsul.rpc")
@@ -309,4 +310,4 @@ def _is_server_name(name: str, domain: str) -> bool:
 
 
 def _from(peer: PeerInfo) -> str:
-    return f"from={peer.address[0]}:{peer.address[1]}"
+    return f"from={host_port(peer.address)}"

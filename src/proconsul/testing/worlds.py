@@ -11,6 +11,7 @@ def world(worlds):
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -24,7 +25,10 @@ from proconsul.app.worlds.spec import Software, WorldSpec
 from proconsul.app.worlds.world import World
 from proconsul.testing import peers
 
-_FAULTS = ("Traceback (most recent", "Exception in callback", "was never retrieved")
+_FAULTS = re.compile(
+    r"Traceback \(most recent|Exception in callback|was never retrieved"
+    r"|\('[0-9a-f.:]+', \d+\)"  # an address that nobody wrote as host:port
+)
 
 Worlds = Callable[..., AbstractContextManager[World]]
 """`worlds(spec, network=None)`: a world that runs, in namespaces unless told otherwise."""
@@ -58,7 +62,7 @@ def internal_faults(world: World) -> Iterator[str]:
         if not process.log.exists():
             continue
         for line in process.log.read_text(errors="replace").splitlines():
-            if any(mark in line for mark in _FAULTS):
+            if _FAULTS.search(line):
                 yield f"{process.name}: {line}"
 
 

@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from proconsul.drivers import tcp
 from proconsul.drivers.stream import Stream
+from proconsul.util.address import host_port
 from proconsul.util.errors import ProconsulError
 
 log = logging.getLogger("proconsul.memberlist")
@@ -136,7 +137,7 @@ class SocketTransport:
         try:
             transport.sendto(data, address)
         except (OSError, ValueError) as error:  # no route, another address family
-            log.debug("packet to %s at %s lost: %s", node, address, error)
+            log.debug("packet to %s at %s lost: %s", node, host_port(address), error)
 
     async def open_stream(self, node: str, address: Address, deadline: float) -> Stream:
         return await tcp.connect(address, deadline)

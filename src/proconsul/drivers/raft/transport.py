@@ -14,6 +14,7 @@ from typing import Protocol
 
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import EndOfStream, Stream, StreamError
+from proconsul.util.address import host_port
 from proconsul.util.errors import ProconsulError, WireError
 from proconsul.wire.msgpack import StreamDecoder, as_text
 from proconsul.wire.raft import (
@@ -347,9 +348,15 @@ async def _read(
             else:
                 await waiting.put(handler.handle(request))
     except WireError as error:
-        log.error("failed to decode incoming command from %s: %s", connection.stream.peer, error)
+        log.error(
+            "failed to decode incoming command from %s: %s",
+            host_port(connection.stream.peer.address),
+            error,
+        )
     except StreamError as error:
-        log.debug("raft connection from %s ended: %s", connection.stream.peer, error)
+        log.debug(
+            "raft connection from %s ended: %s", host_port(connection.stream.peer.address), error
+        )
     if leader:
         handler.connection_lost(leader.decode("utf-8", "replace"))
 
@@ -362,4 +369,4 @@ async def _answer(
             response, error = await (await waiting.get())
             await stream.write(encode_response(response, error))
     except StreamError as error:
-        log.debug("raft connection from %s ended: %s", stream.peer, error)
+        log.debug("raft connection from %s ended: %s", host_port(stream.peer.address), error)

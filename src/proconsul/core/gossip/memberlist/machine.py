@@ -24,6 +24,7 @@ from proconsul.core.gossip.memberlist.types import (
     Node,
     Output,
 )
+from proconsul.util.address import host_port
 from proconsul.util.clock import Rng
 from proconsul.util.errors import WireError
 from proconsul.util.throttle import Throttle
@@ -227,7 +228,7 @@ class Memberlist:
         left_out = self._throttle.take(now)
         if left_out is not None:
             more = f" ({left_out} more were not logged)" if left_out else ""
-            self.log.error("%s from=%s:%d%s", what, *source, more)
+            self.log.error("%s from=%s%s", what, host_port(source), more)
 
     def stream_accepted(self, sid: int, source: Address, now: float) -> None:
         """A peer opened a stream; its `sid` is odd."""

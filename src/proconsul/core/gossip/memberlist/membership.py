@@ -19,6 +19,7 @@ from proconsul.core.gossip.memberlist.config import MemberlistConfig
 from proconsul.core.gossip.memberlist.suspicion import Suspicion, suspicion_timeout_s
 from proconsul.core.gossip.memberlist.timers import Timer, TimerHeap
 from proconsul.core.gossip.memberlist.types import Address, Delegate, Node, host_of, packed
+from proconsul.util.address import host_port
 from proconsul.util.clock import Rng
 from proconsul.wire.memberlist import (
     Alive,
@@ -292,13 +293,14 @@ class Membership:
             or (m.incarnation > node.incarnation and self._moves_freely(node))
         ):
             self._log.info(
-                "updating address for left or failed node %s from %s to %s:%d",
-                node.name, node.address, host_of(m.addr), m.port,
+                "updating address for left or failed node %s from %s to %s",
+                node.name, host_port(node.address), host_port((host_of(m.addr), m.port)),
             )  # fmt: skip
             return True
         self._log.error(
-            "conflicting address for %s. Mine: %s Theirs: %s:%d Old state: %s",
-            node.name, node.address, host_of(m.addr), m.port, node.state.name,
+            "conflicting address for %s. Mine: %s Theirs: %s Old state: %s",
+            node.name, host_port(node.address), host_port((host_of(m.addr), m.port)),
+            node.state.name,
         )  # fmt: skip
         if self._config.suspects_may_move and m.incarnation > node.incarnation:
             self._claims[m.node] = m, now
@@ -321,7 +323,9 @@ class Membership:
         if moves and m.incarnation >= me.incarnation and now >= self._outlive_at:
             self._outlive_at = now + _OUTLIVE_S
             self._log.warning(
-                "we are remembered at %s:%d, we are at %s", host_of(m.addr), m.port, me.address
+                "we are remembered at %s, we are at %s",
+                host_port((host_of(m.addr), m.port)),
+                host_port(me.address),
             )
             self._refute(me, m.incarnation)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from proconsul.core.gossip.memberlist.config import MemberlistConfig
 from proconsul.core.gossip.memberlist.membership import Membership
 from proconsul.core.gossip.memberlist.types import Address, Delegate, Node, Output, SendPacket
+from proconsul.util.address import host_port
 from proconsul.util.clock import Rng
 from proconsul.wire.memberlist_crypto import NONCE_BYTES, overhead_bytes
 from proconsul.wire.memberlist_packet import (
@@ -100,7 +101,7 @@ class PacketSender:
         if not name:
             name = self._membership.name_at(address)
             if not name and config.require_node_names:
-                self._log.warning("cannot send to %s:%d: node names are required", *address)
+                self._log.warning("cannot send to %s: node names are required", host_port(address))
                 return
         if config.compress and len(message) >= config.compress_min_bytes:
             smaller = encode_compress(message)

@@ -15,6 +15,7 @@ from proconsul.core.gossip.memberlist.membership import Membership
 from proconsul.core.gossip.memberlist.packets import PacketSender
 from proconsul.core.gossip.memberlist.timers import Timer, TimerHeap
 from proconsul.core.gossip.memberlist.types import Address, Delegate, Node, host_of, packed
+from proconsul.util.address import host_port
 from proconsul.wire.memberlist import (
     Ack,
     IndirectPing,
@@ -233,7 +234,7 @@ class Prober:
     def on_ping(self, m: Ping, source: Address) -> None:
         """Answer; to whom the ping says, since `source` may be a gateway."""
         if m.node and m.node != self.config.name:
-            self.log.warning("got ping for unexpected node %r from %s:%d", m.node, *source)
+            self.log.warning("got ping for unexpected node %r from %s", m.node, host_port(source))
             return
         ack = encode_ack(Ack(m.seq_no, self.delegate.ack_payload()))
         self.packets.send(m.source_node, _origin(m, source), ack)
@@ -241,7 +242,7 @@ class Prober:
     def on_indirect_ping(self, m: IndirectPing, source: Address, now: float) -> None:
         """Ping someone for a peer."""
         if len(self._waiting) >= _WAITING_MAX or not m.target:
-            self.log.warning("dropped an indirect ping from %s:%d", *source)
+            self.log.warning("dropped an indirect ping from %s", host_port(source))
             return
         seq_no = self._next_seq_no()
         relay = _Relay(self, seq_no, m, _origin(m, source))

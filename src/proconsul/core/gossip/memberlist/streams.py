@@ -18,6 +18,7 @@ from proconsul.core.gossip.memberlist.types import (
     Output,
     WriteStream,
 )
+from proconsul.util.address import host_port
 from proconsul.util.errors import WireError
 from proconsul.wire.memberlist import Ack, Ping, encode_ack, encode_ping
 from proconsul.wire.memberlist_stream import (
@@ -129,7 +130,7 @@ class Streams:
     def accepted(self, sid: int, source: Address, now: float) -> None:
         """A peer opened `sid`."""
         if self._accepted >= ACCEPTED_MAX:
-            self._log.error("too many pending streams, refusing %s:%d", *source)
+            self._log.error("too many pending streams, refusing %s", host_port(source))
             self._emit(CloseStream(sid))
             return
         self._accepted += 1

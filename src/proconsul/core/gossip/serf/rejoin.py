@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proconsul.core.gossip.serf.node import SerfNode
 from proconsul.core.gossip.serf.snapshot import parse_address
+from proconsul.util.address import host_port
 from proconsul.util.errors import WireError
 
 
@@ -57,5 +58,5 @@ class Rejoiner:
         if node.rng.random() > len(failed) / max(alive, 1):
             return
         member = node.rng.choice(failed)
-        node.log.info("attempting reconnect to %s %s", member.name, member.address)
+        node.log.info("attempting reconnect to %s %s", member.name, host_port(member.address))
         node.memberlist.join(member.name, member.address, node.now)

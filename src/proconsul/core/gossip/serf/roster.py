@@ -27,6 +27,7 @@ import msgspec
 from proconsul.core.gossip.serf.config import SerfConfig
 from proconsul.core.gossip.serf.events import MemberEvent, MemberEventKind
 from proconsul.core.gossip.serf.member import Member, MemberStatus
+from proconsul.util.address import host_port
 
 INTENTS_MAX = 4096
 """Intents kept for unknown names; a flood of made-up names must not grow memory."""
@@ -274,5 +275,11 @@ class Roster:
         state.member = msgspec.structs.replace(state.member, status=status)
 
     def _emit(self, kind: MemberEventKind, member: Member, how: str = "") -> None:
-        self._log.info("%s%s: %s %s", kind.value, how and f" ({how})", member.name, member.address)
+        self._log.info(
+            "%s%s: %s %s",
+            kind.value,
+            how and f" ({how})",
+            member.name,
+            host_port(member.address),
+        )
         self._emit_event(MemberEvent(kind, (member,)))
