@@ -28,7 +28,7 @@ from proconsul.drivers.raft.applier import Applier, Fsm
 from proconsul.drivers.raft.engine import Engine, Hooks
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, Snapshot, SnapshotError
 from proconsul.drivers.raft.snapshotter import Snapshotter
-from proconsul.drivers.raft.store import Store
+from proconsul.drivers.raft.store import Store, StoreError
 from proconsul.drivers.raft.transport import Transport
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import Stream
@@ -122,9 +122,15 @@ class RaftNode:
         _ = engine.scope.supervise("snapshots", self._snapshotter.loop)
 
     def _load(self) -> tuple[Snapshot | None, HardState, Log]:
-        snapshot = self._snapshots.latest()
+        snapshot, hard = self._snapshots.latest(), self._store.hard_state()
         index, term = (snapshot.meta.index, snapshot.meta.term) if snapshot else (0, 0)
-        return snapshot, self._store.hard_state(), Log(self._store, index, term)
+        if hard.term < term:
+            raise StoreError(
+                f"the raft log beside {self._snapshots.path} is older than the latest snapshot, this "
+                "server's term and vote are lost: restore the raft directory from a backup, or move "
+                "it away to let this server fetch its state from the other servers"
+            )
+        return snapshot, hard, Log(self._store, index, term)
 
     async def aclose(self) -> None:
         """Stop, finish what is being written, close transport and stores. Idempotent."""

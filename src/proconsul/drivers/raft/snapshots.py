@@ -7,6 +7,7 @@ that suffix is whole; a CRC finds what the disk damaged later. All calls block: 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from typing_extensions import override
 
@@ -64,6 +65,7 @@ class FileSink:
             self._tmp.mkdir(mode=0o700)
             self._file = open(self._tmp / "state.bin", "wb")  # noqa: SIM115
         except OSError as error:
+            shutil.rmtree(self._tmp, ignore_errors=True)
             raise SnapshotError(f"snapshot {self._tmp} cannot be created: {error}") from error
 
     def write(self, data: bytes) -> None:
@@ -78,17 +80,16 @@ class FileSink:
     def commit(self) -> Snapshot:
         """Make it durable and visible, and drop the oldest ones."""
         meta = self._meta
-        text = json.dumps(
-            {
-                "Version": 1,
-                "Index": meta.index,
-                "Term": meta.term,
-                "Configuration": encode_configuration(meta.configuration).hex(),
-                "ConfigurationIndex": meta.configuration_index,
-                "Size": self._size,
-                "CRC32": self._crc,
-            }
-        )
+        fields = {
+            "Version": 1,
+            "Index": meta.index,
+            "Term": meta.term,
+            "Configuration": encode_configuration(meta.configuration).hex(),
+            "ConfigurationIndex": meta.configuration_index,
+            "Size": self._size,
+            "CRC32": self._crc,
+        }
+        text = json.dumps({**fields, "MetaCRC32": _crc(fields)})
         try:
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -107,7 +108,8 @@ class FileSink:
 
     def abort(self) -> None:
         """Throw it away."""
-        self._file.close()
+        with contextlib.suppress(OSError):  # what is buffered may have no room
+            self._file.close()
         shutil.rmtree(self._tmp, ignore_errors=True)
 
 
@@ -196,7 +198,7 @@ class MemorySnapshotStore(FileSnapshotStore):
 
 
 def _read_meta(directory: Path) -> Snapshot:
-    fields = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+    fields = _fields(directory)
     meta = SnapshotMeta(
         int(fields["Index"]),
         int(fields["Term"]),
@@ -206,9 +208,22 @@ def _read_meta(directory: Path) -> Snapshot:
     return Snapshot(meta, int(fields["Size"]), directory)
 
 
+def _fields(directory: Path) -> dict[str, Any]:
+    """What `meta.json` says. Raises `ValueError` if it is not as it was written."""
+    fields: dict[str, Any] = json.loads((directory / "meta.json").read_text(encoding="utf-8"))
+    expected = fields.pop("MetaCRC32", None)  # the first snapshots had none
+    if expected is not None and expected != _crc(fields):
+        raise ValueError("the checksum of meta.json is wrong")
+    return fields
+
+
+def _crc(fields: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(fields, sort_keys=True).encode())
+
+
 def _intact(snapshot: Snapshot) -> bool:
     try:
-        fields = json.loads((snapshot.path / "meta.json").read_text(encoding="utf-8"))
+        fields = _fields(snapshot.path)
         crc = size = 0
         with open(snapshot.path / "state.bin", "rb") as file:
             while chunk := file.read(_READ_BYTES):

@@ -1,14 +1,17 @@
 """The durable log, term and vote: LMDB, one environment, one sync per batch of outputs.
 
 Writes are for a worker thread (`write` blocks until the data is on disk), reads for any thread.
-The layout follows raft-boltdb: a table `logs` (8-byte big-endian index -> msgpack entry) and a
-table `conf` (term and vote under hashicorp/raft's names).
+The layout resembles raft-boltdb's: a table `logs` (8-byte big-endian index -> entry) and a table `conf`
+(format, term and vote). LMDB has no checksums, so every value begins with one, over key and value:
+what a disk damages is refused, at the start for all of the log, and never taken for something else.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Sequence
 from contextlib import contextmanager
@@ -19,18 +22,40 @@ import lmdb
 
 from proconsul.core.raft.log import MemoryLogStore
 from proconsul.core.raft.types import HardState, Output, RaftError
+from proconsul.drivers.raft.records import (
+    FORMAT,
+    FORMAT_KEY,
+    HARD_KEY,
+    MAP_BYTES,
+    DamagedError,
+    child_probes,
+    fill_up,
+    get,
+    open_environment,
+    put,
+)
 from proconsul.util.errors import WireError
 from proconsul.wire.raft import Entry, decode_entry, encode_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAP_BYTES_START = 64 << 20
 _INDEX_MAX = (1 << 64) - 1
+_REMEDY = (
+    "restore the raft directory from a backup, or move it away to let this server fetch its state "
+    "from the other servers"
+)
+_FULL = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT))
+_FULL_BYTES = 1 << 20
+"""Less room than this, and LMDB's EIO means a write cut short by a full disk."""
 
 
 class StoreError(RaftError):
     """The log on disk cannot be used. Names path and remedy."""
+
+
+class DiskFull(StoreError):
+    """There is no room for what should be written. Nothing of it was; the same may be tried again."""
 
 
 class Store(Protocol):
@@ -82,40 +107,111 @@ class LmdbStore:
 
     blocking = True
 
-    def __init__(self, path: str | os.PathLike[str], map_bytes: int = MAP_BYTES_START) -> None:
+    def __init__(self, path: str | os.PathLike[str], map_bytes: int = MAP_BYTES) -> None:
         self._path = Path(path)
         self._resizing = threading.Lock()
         """LMDB forbids transactions while its map grows."""
         self._lock_fd = self._lock_directory()
         try:
-            self._env = lmdb.open(
-                str(self._path), map_size=map_bytes, max_dbs=4, mode=0o600, meminit=False,
-                max_readers=16,
-            )  # fmt: skip
-            self._fill_up()
+            self._create_or_find()
+            self._probe()
+            self._env = open_environment(self._path, map_bytes)
+            fill_up(self._env, self._path)
             self._logs = self._env.open_db(b"logs")
             self._conf = self._env.open_db(b"conf")
-        except (lmdb.Error, OSError) as error:
+            self._check_format()
+        except (lmdb.Error, OSError, WireError, DamagedError) as error:
             os.close(self._lock_fd)
+            if _is_full(error, self._path):
+                raise StoreError(
+                    f"raft log in {self._path} cannot be opened ({error}): make room on its disk"
+                ) from error
             raise StoreError(
                 f"raft log in {self._path} cannot be opened ({error}): it is damaged or not a raft "
-                "log; restore the directory from a backup, or move it away to let this server "
-                "fetch its state from the other servers"
+                f"log; {_REMEDY}"
             ) from error
+        except StoreError:
+            os.close(self._lock_fd)
+            raise
 
-    def _fill_up(self) -> None:
-        """Give a file that lost its end (a full disk, a repair) zeros there.
-
-        A read of a mapped page beyond the file's end would kill the process (SIGBUS); of zeros LMDB
-        says that they are corrupt. A sound file may be a little short too: LMDB never writes pages
-        that were taken and freed within one transaction. So this is no reason to refuse it.
-        """
-        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+    def _create_or_find(self) -> None:
+        """Make a new log, whole or not at all; refuse to when there was one before."""
         path = self._path / "data.mdb"
-        if path.stat().st_size < needed:
-            os.truncate(path, needed)
+        if path.exists():
+            if path.stat().st_size == 0:
+                raise StoreError(f"raft log {path} is empty, its content is lost: {_REMEDY}")
+            return
+        snapshots = self._path / "snapshots"
+        if os.fstat(self._lock_fd).st_size or (snapshots.is_dir() and any(snapshots.iterdir())):
+            raise StoreError(f"raft log {path} is missing, but there was one: {_REMEDY}")
+        new = self._path / "new"
+        shutil.rmtree(new, ignore_errors=True)
+        new.mkdir(mode=0o700)
+        env = open_environment(new)
+        try:
+            conf = env.open_db(b"conf")
+            with env.begin(write=True) as txn:
+                put(txn, conf, FORMAT_KEY, FORMAT.to_bytes(4, "big"))
+        finally:
+            env.close()
+        (new / "data.mdb").rename(path)
+        shutil.rmtree(new, ignore_errors=True)
+        os.write(self._lock_fd, b"there is a log\n")
+        for fd in (self._lock_fd, directory := os.open(self._path, os.O_RDONLY)):
+            os.fsync(fd)
+        os.close(directory)
+
+    def _probe(self) -> None:
+        """Read all of the log once, in a child: a damaged page can kill the process that reads it.
+
+        Blocks: about a microsecond for each entry. Raises `StoreError`.
+        """
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            child_probes(self._path, writing)
+        os.close(writing)
+        with open(reading, "rb") as pipe:
+            reason = pipe.read().decode()
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise StoreError(
+                f"raft log in {self._path} is damaged or not a raft log"
+                f" ({reason or f'reading it ended by signal {os.WTERMSIG(status)}'}): {_REMEDY}"
+            )
+
+    def _check_format(self) -> None:
+        with self._env.begin(write=True) as txn:
+            if txn.get(FORMAT_KEY, db=self._conf) is None:
+                self._upgrade(txn)
+            number = int.from_bytes(get(txn, self._conf, FORMAT_KEY) or b"", "big")
+        if number != FORMAT:
+            raise StoreError(
+                f"raft log in {self._path} has format {number}, this version knows {FORMAT}: run "
+                "the version that wrote it, or another data directory"
+            )
+
+    def _upgrade(self, txn: Any) -> None:
+        """From format 1: give every record its checksum."""
+        with txn.cursor(db=self._logs) as cursor:
+            old = [(bytes(key), bytes(value)) for key, value in cursor]
+        for key, value in old:
+            if decode_entry(value).index != int.from_bytes(key, "big"):
+                raise WireError("an entry is not where it should be")
+            put(txn, self._logs, key, value)
+        numbers = [txn.pop(key, db=self._conf) or b"" for key in (b"CurrentTerm", b"LastVoteTerm")]
+        candidate = txn.pop(b"LastVoteCand", db=self._conf) or b""
+        hard = b"".join(number.rjust(8, b"\0") for number in numbers) + candidate
+        put(txn, self._conf, HARD_KEY, hard)
+        put(txn, self._conf, FORMAT_KEY, FORMAT.to_bytes(4, "big"))
 
     def _lock_directory(self) -> int:
+        for path in (self._path, *self._path.parents):
+            if path.exists() and not path.is_dir():
+                raise StoreError(
+                    f"{path} is a file where a directory for raft's data should be: move it away, "
+                    "or set another data directory"
+                )
         try:
             self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
             if (self._path / "raft.db").exists():
@@ -141,10 +237,9 @@ class LmdbStore:
         try:
             with self._resizing, self._env.begin(buffers=True) as txn:
                 yield txn
-        except (lmdb.Error, WireError) as error:
+        except (lmdb.Error, WireError, DamagedError) as error:
             raise StoreError(
-                f"raft log in {self._path} cannot be read ({error}): restore it from a backup, or "
-                "move the directory away to let this server fetch its state from the other servers"
+                f"raft log in {self._path} cannot be read ({error}): {_REMEDY}"
             ) from error
 
     def first_index(self) -> int:
@@ -160,17 +255,17 @@ class LmdbStore:
     def get(self, index: int) -> Entry | None:
         """The entry at `index`, None if it is not there."""
         with self._reading() as txn:
-            data = txn.get(index.to_bytes(8, "big"), db=self._logs)
+            data = get(txn, self._logs, index.to_bytes(8, "big"))
             return None if data is None else decode_entry(data)
 
     def hard_state(self) -> HardState:
         """Term and vote."""
         with self._reading() as txn:
-            term, vote_term, candidate = (
-                bytes(txn.get(key, b"", db=self._conf))
-                for key in (b"CurrentTerm", b"LastVoteTerm", b"LastVoteCand")
-            )
-        return HardState(int.from_bytes(term, "big"), int.from_bytes(vote_term, "big"), candidate)
+            data = get(txn, self._conf, HARD_KEY)
+            hard = b"" if data is None else bytes(data)
+        return HardState(
+            int.from_bytes(hard[:8], "big"), int.from_bytes(hard[8:16], "big"), hard[16:]
+        )
 
     def write(self, outputs: Sequence[Output]) -> None:
         """Make the outputs' changes durable, all or nothing. Blocks for the disk."""
@@ -184,21 +279,25 @@ class LmdbStore:
                 with self._resizing:
                     self._env.set_mapsize(self._env.info()["map_size"] * 2)
             except lmdb.Error as error:
+                if _is_full(error, self._path):
+                    raise DiskFull(
+                        f"raft log in {self._path} cannot be written, its disk is full ({error}): "
+                        "writes are refused until there is room"
+                    ) from error
                 raise StoreError(
-                    f"raft log in {self._path} cannot be written ({error}): check the disk's space "
-                    "and health, then restart"
+                    f"raft log in {self._path} cannot be written ({error}): check the disk's "
+                    "health, then restart"
                 ) from error
 
     def _write(self, txn: Any, out: Output) -> None:
         if out.hard_state is not None:
             hard = out.hard_state
-            txn.put(b"CurrentTerm", hard.term.to_bytes(8, "big"), db=self._conf)
-            txn.put(b"LastVoteTerm", hard.vote_term.to_bytes(8, "big"), db=self._conf)
-            txn.put(b"LastVoteCand", hard.candidate, db=self._conf)
+            numbers = hard.term.to_bytes(8, "big") + hard.vote_term.to_bytes(8, "big")
+            put(txn, self._conf, HARD_KEY, numbers + hard.candidate)
         if out.truncate_from:
             self._delete(txn, out.truncate_from, _INDEX_MAX)
         for entry in out.append:
-            txn.put(entry.index.to_bytes(8, "big"), encode_entry(entry), db=self._logs)
+            put(txn, self._logs, entry.index.to_bytes(8, "big"), encode_entry(entry))
         if out.delete_to:
             self._delete(txn, 0, out.delete_to)
 
@@ -213,3 +312,12 @@ class LmdbStore:
         """Close the environment and release the directory. No call may be under way."""
         self._env.close()
         os.close(self._lock_fd)
+
+
+def _is_full(error: Exception, path: Path) -> bool:
+    if isinstance(error, lmdb.DiskError) or any(text in str(error) for text in _FULL):
+        return True
+    if os.strerror(errno.EIO) not in str(error):
+        return False
+    room = os.statvfs(path)
+    return room.f_bavail * room.f_frsize < _FULL_BYTES
