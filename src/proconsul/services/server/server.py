@@ -205,8 +205,6 @@ class Server:
     def _raft_node(self) -> RaftNode:
         config = self.config
         directory = config.data_dir / "raft" if config.data_dir else None
-        if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
         store = LmdbStore(directory) if directory else MemoryStore()
         snapshots = FileSnapshotStore(directory) if directory else MemorySnapshotStore()
         if directory is not None:
