@@ -12,8 +12,8 @@ from proconsul.domain import catalog as c
 from proconsul.domain import errors, kv
 from proconsul.domain import options as o
 from proconsul.drivers.gossip.pool import JoinError
+from proconsul.services.server import answers, pools
 from proconsul.services.server import leader as leader_module
-from proconsul.services.server import pools
 from proconsul.services.server import server as server_module
 from proconsul.services.server.server import Server
 from proconsul.util.errors import ConfigError, ProconsulError
@@ -74,7 +74,7 @@ def test_a_server_alone_leads_registers_itself_and_answers() -> None:
 
 
 def test_a_command_too_large_for_the_log_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "COMMAND_BYTES_MAX", 1000)
+    monkeypatch.setattr(answers, "COMMAND_BYTES_MAX", 1000)
 
     async def test() -> None:
         server = Server(server_config("s1"), Metrics())

@@ -10,21 +10,12 @@ import asyncio
 import logging
 import random
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, MemberStatus
-from proconsul.core.raft.types import LeadershipLost, NotLeader
-from proconsul.domain import coordinate as co
-from proconsul.domain import errors
-from proconsul.domain.acl import AllowAll, Authorizer
-from proconsul.domain.autopilot import OperatorHealthReply
-from proconsul.domain.connect import IndexedCARoots
-from proconsul.domain.messages import IGNORE_UNKNOWN_TYPE_FLAG, MessageType, encode_command
-from proconsul.domain.options import DCSpecificRequest
-from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
+from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind
+from proconsul.core.raft.types import LeadershipLost
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.gossip.transport import SocketTransport
 from proconsul.drivers.raft.node import NodeConfig, RaftNode
@@ -38,19 +29,6 @@ from proconsul.federation.replication import FederationStateReplicator
 from proconsul.rpc.blocking import BlockingLimits
 from proconsul.rpc.dialer import Destination, Purpose
 from proconsul.rpc.direct_dialer import DirectDialer
-from proconsul.rpc.endpoints import (
-    catalog,
-    connect_ca,
-    federation,
-    health,
-    internal,
-    kvs,
-    mesh,
-    operator,
-    session,
-    status,
-    txn,
-)
 from proconsul.rpc.endpoints.internal import Coordinates
 from proconsul.rpc.forward import ForwardConfig, Forwarder
 from proconsul.rpc.listener import Handlers, ListenerConfig, RpcListener
@@ -58,11 +36,11 @@ from proconsul.rpc.pool import ConnectionPool
 from proconsul.rpc.router import AREA_LAN, AREA_WAN, Router
 from proconsul.rpc.server_meta import ServerMeta
 from proconsul.rpc.server_session import RpcServerSession
-from proconsul.rpc.table import EndpointTable
-from proconsul.services.server import peers_file
+from proconsul.services.server import departure, peers_file
+from proconsul.services.server.answers import ServerAnswers
 from proconsul.services.server.bootstrap import PEER_QUERY_S, Bootstrapper, raft_address
 from proconsul.services.server.config import ServerConfig
-from proconsul.services.server.datacenter_maps import round_trip_s, wan_maps
+from proconsul.services.server.endpoints import endpoint_table
 from proconsul.services.server.federation import Federation, ServerFederation
 from proconsul.services.server.fsm import RaftFsm
 from proconsul.services.server.leader import LeaderDuties
@@ -72,8 +50,6 @@ from proconsul.services.server.reconcile import server_of
 from proconsul.services.server.session_timers import LockDelays, SessionTimers
 from proconsul.services.server.snapshots import Snapshots
 from proconsul.services.server.tags import lan_merge, server_tags, wan_merge
-from proconsul.state.errors import StateError
-from proconsul.state.store import Store
 from proconsul.util.errors import ConfigError, ProconsulError
 from proconsul.util.metrics import Metrics
 from proconsul.wire.raft import Server as RaftServer
@@ -84,21 +60,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("proconsul.server")
 
-APPLY_S = 30.0
-VERIFY_S = 10.0
 LEAD_AGAIN_S = 1.0
 MEASURE_S = 5.0
-COMMAND_BYTES_MAX = 8 << 20
-"""Of one Raft entry. A replica that lags has to get it within a heartbeat's time, or elections
-follow; Consul splits what exceeds 512 KB, and its own limits keep requests far below this."""
-LEAVE_REMOVED_S = 15.0
-HAND_OVER_S = 2.0
-HAND_OVER_ATTEMPTS = 3
 REASSERT_POLL_S = 0.02
 LAN_SNAPSHOT, WAN_SNAPSHOT = "serf/local.snapshot", "serf/remote.snapshot"
 
 
-class Server:
+class Server(ServerAnswers):
     """One server agent's core. `await start()`, later `await leave()`, `await aclose()`."""
 
     def __init__(
@@ -109,12 +77,11 @@ class Server:
         on_failure: Callable[[Exception], None] | None = None,
     ) -> None:
         """`on_member_event(is_wan, event)` sees every gossip event after the server has."""
+        super().__init__()
         self.config, self.metrics = config, metrics
         self.rng = random.SystemRandom()
         self.blocking_limits = BlockingLimits(config.default_query_s, config.max_query_s)
-        self.ready_for_consistent_reads = False
         self.is_leaving = False
-        self._everyone = AllowAll()
         self._on_member_event, self._on_failure = on_member_event, on_failure
         self._scope = TaskScope("server")
         self._fsm = RaftFsm(metrics)
@@ -150,7 +117,7 @@ class Server:
         self._forwarder = Forwarder(
             ForwardConfig(identity.datacenter, identity.primary_datacenter, config.rpc_hold_s),
             self,
-            self._table(),
+            endpoint_table(self, self._coordinates),
             metrics,
             self.rng,
         )
@@ -164,8 +131,6 @@ class Server:
         self._listener = self._rpc_listener()
         self._leader: LeaderDuties | None = None
         self._leader_task: asyncio.Task[None] | None = None
-        self._heard_from_leader = False
-        self._became_ready = Signal()
         self._started = asyncio.Event()
         self.primary_appeared = Signal()
 
@@ -219,33 +184,6 @@ class Server:
             on_leader=self._leader_changed,
             on_failure=self._on_failure,
             metrics=self.metrics,
-        )
-
-    def _table(self) -> EndpointTable:
-        return EndpointTable(
-            [
-                *status.endpoints(self.views),
-                *operator.endpoints(self, self.views, self),
-                *catalog.endpoints(self, self.datacenters),
-                *health.endpoints(self),
-                *kvs.endpoints(self),
-                *internal.endpoints(self, self._coordinates),
-                *federation.endpoints(self, self.unix_ns),
-                *mesh.endpoints(self),
-                *txn.endpoints(self),
-                *session.endpoints(
-                    self,
-                    self.session_timers,
-                    int(self.config.session_ttl_min_s * 1e9),
-                    lambda: str(uuid.uuid4()),
-                ),
-                *connect_ca.endpoints(
-                    self,
-                    self.unix_ns,
-                    enabled=self.config.connect_enabled,
-                    primary=self.config.identity.is_primary,
-                ),
-            ]
         )
 
     def _rpc_listener(self) -> RpcListener:
@@ -325,36 +263,11 @@ class Server:
 
     async def leave(self) -> None:
         """Leave Raft and both pools in order, so that no quorum is lost by it."""
-        log.info("server starting leave")
-        await self._hand_over()
-        was_leader = self.raft.is_leader
-        loop = asyncio.get_running_loop()
-        me = self.config.identity.node_id
-        if was_leader and len(self._voters()) > 1:
-            try:
-                await self.raft.remove_server(me, loop.time() + LEAVE_REMOVED_S)
-            except ProconsulError as error:
-                log.error("failed to remove ourself as raft peer: %s", error)
-        for pool in (self.wan, self.lan):
-            try:
-                if pool is not None:
-                    await pool.leave()
-            except ProconsulError as error:
-                log.error("failed to leave a gossip pool: %s", error)
-        self.is_leaving = True
-        log.info("Waiting to drain RPC traffic: drain_time=%gs", self.config.leave_drain_s)
-        await asyncio.sleep(self.config.leave_drain_s)
-        if was_leader or me not in self._voters():
-            return
-        deadline = loop.time() + LEAVE_REMOVED_S
-        while me in self._voters() and loop.time() < deadline:  # noqa: ASYNC110 - no event tells
-            await asyncio.sleep(0.05)
-        if me in self._voters():
-            log.warning("failed to leave raft configuration gracefully, timeout")
+        await departure.leave(self)
 
     async def aclose(self) -> None:
         """Stop everything at once, except that leadership is handed over first."""
-        await self._hand_over()
+        await departure.hand_over(self.raft)
         await self._scope.aclose()
         await self._listener.aclose()
         if self.wan is not None:
@@ -362,24 +275,6 @@ class Server:
         await self.lan.shutdown()
         await self.pool.aclose()
         await self.raft.aclose()
-
-    async def _hand_over(self) -> None:
-        """Give leadership away, if we have it, so that nobody has to wait for an election."""
-        clock = asyncio.get_running_loop().time
-        give_up = clock() + HAND_OVER_S
-        for _ in range(HAND_OVER_ATTEMPTS):
-            if not self.raft.is_leader or len(self._voters()) < 2 or clock() >= give_up:
-                return
-            try:
-                await self.raft.leadership_transfer(give_up)
-            except ProconsulError as error:
-                log.warning("failed to transfer leadership: %s", error)
-            else:
-                log.info("leadership handed over")
-
-    def _voters(self) -> set[str]:
-        servers = self.raft.configuration()[0].servers
-        return {s.id for s in servers if s.suffrage is Suffrage.VOTER}
 
     # -- what came in on the RPC port ------------------------------------------------------
 
@@ -514,172 +409,3 @@ class Server:
             log.info("New leader elected: id=%s address=%s", server_id, address)
         if self.federation is not None and address:
             self.federation.state_changed()
-
-    # -- what endpoints and forwarding ask -------------------------------------------------
-
-    @property
-    def datacenter(self) -> str:
-        """Our own."""
-        return self.config.identity.datacenter
-
-    @property
-    def store(self) -> Store:
-        """The replicated state."""
-        return self._fsm.store
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether we lead, as far as we know."""
-        return self.raft.is_leader
-
-    @staticmethod
-    def unix_ns() -> int:
-        """Wall clock."""
-        return time.time_ns()
-
-    def resolve_token(self, _token: str) -> Authorizer:
-        """Rights of a token; without ACLs everyone may do everything."""
-        return self._everyone
-
-    def contact(self) -> tuple[bool, int]:
-        """See `EndpointServer.contact`."""
-        age = self.raft.last_contact_s
-        return self.raft.leader is not None, int((age or 0.0) * 1e9)
-
-    def heard_from_leader(self) -> bool:
-        """See `Forwarding.heard_from_leader`."""
-        return self._heard_from_leader
-
-    async def consistent_read(self) -> None:
-        """See `EndpointServer.consistent_read`."""
-        loop = asyncio.get_running_loop()
-        await self.raft.verify_leader(loop.time() + VERIFY_S)
-        deadline = loop.time() + self.config.rpc_hold_s
-        while not self.ready_for_consistent_reads:
-            if not self.is_leader:
-                raise NotLeader(self.raft.leader)
-            if not await self._became_ready.wait(deadline - loop.time()):
-                raise errors.NotReadyForConsistentReadsError
-
-    async def apply(self, type_: MessageType, request: Any, *, may_ignore: bool = False) -> Any:
-        """See `EndpointServer.apply`."""
-        data = encode_command(type_, request)
-        if may_ignore:
-            data = bytes((type_ | IGNORE_UNKNOWN_TYPE_FLAG,)) + data[1:]
-        if len(data) > COMMAND_BYTES_MAX:
-            raise errors.DomainError(
-                f"request of {len(data)} bytes is too large: one Raft entry can hold "
-                f"{COMMAND_BYTES_MAX} bytes"
-            )
-        deadline = asyncio.get_running_loop().time() + APPLY_S
-        result = await self.raft.apply(data, deadline)
-        if isinstance(result, StateError):
-            raise result
-        return result
-
-    def lock_delayed(self, key: str) -> bool:
-        """See `EndpointServer.lock_delayed`."""
-        return self._lock_delays.holds(key)
-
-    async def remove_peer(self, server_id: str, deadline: float) -> None:
-        """See `Cluster.remove_peer`."""
-        await self.raft.remove_server(server_id, deadline)
-
-    def health(self) -> OperatorHealthReply:
-        """See `Cluster.health`."""
-        return self._leader.autopilot.health if self._leader else OperatorHealthReply()
-
-    def leader(self) -> Destination | None:
-        """See `Forwarding.leader`."""
-        leader = self.raft.leader
-        if leader is None:
-            return None
-        host, _, port = leader[1].rpartition(":")
-        address = (host.strip("[]"), int(port))
-        known = self.router.server_at(self.datacenter, address)
-        return Destination(self.datacenter, known.node if known else "", address)
-
-    def servers(self, datacenter: str) -> list[Destination]:
-        """See `Forwarding.servers`."""
-        return [server.destination for server in self.router.servers(datacenter)]
-
-    def knows_datacenter(self, datacenter: str) -> bool:
-        """See `Forwarding.knows_datacenter`."""
-        if self.router.has_datacenter(datacenter):
-            return True
-        members = self.wan.members() if self.wan is not None else ()
-        return any(
-            m.tags.get("dc") == datacenter and m.status is not MemberStatus.LEFT for m in members
-        )
-
-    def allow_gateways(self, hosts: set[str]) -> None:
-        """Addresses that many remote clients come from: they get an allowance of connections."""
-        self._listener.limiter.gateways = frozenset(hosts)
-
-    def failed_server(self, to: Destination) -> None:
-        """See `Forwarding.failed_server`."""
-        for server in self.router.servers(to.datacenter):
-            if server.destination == to:
-                self.router.failed(server)
-
-    async def send(self, to: Destination, method: str, body: bytes, deadline: float) -> bytes:
-        """See `Forwarding.send`."""
-        return await self.pool.rpc(to, method, body, deadline)
-
-    async def snapshot(
-        self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
-        """See `rpc.snapshot_stream.SnapshotCaller`."""
-        return await self.snapshots.snapshot(request, body)
-
-    async def call(self, method: str, request: Any) -> Any:
-        """See `rpc.caller.RpcCaller.call`."""
-        return await self._forwarder.call(method, request)
-
-    def try_call(self, method: str, request: Any) -> Any | None:
-        """The answer of `call` if it can be had here without waiting, else None."""
-        return self._forwarder.try_call(method, request)
-
-    def stats(self) -> dict[str, dict[str, str]]:
-        """For `consul info`."""
-        stats = {
-            "consul": {
-                "acl": "disabled",
-                "bootstrap": str(self.config.bootstrap).lower(),
-                "known_datacenters": str(len(self.router.datacenters())),
-                "leader": str(self.is_leader).lower(),
-                "leader_addr": self.views.leader_address(),
-                "server": "true",
-            },
-            "raft": self.raft.stats(),
-            "serf_lan": self.lan.stats(),
-        }
-        if self.wan is not None:
-            stats["serf_wan"] = self.wan.stats()
-        return stats
-
-    async def primary_roots(self, request: DCSpecificRequest) -> IndexedCARoots:
-        """`ConnectCA.Roots` of the primary datacenter."""
-        primary = self.config.identity.primary_datacenter
-        roots: IndexedCARoots = await self._forwarder.call_datacenter(
-            "ConnectCA.Roots", primary, request
-        )
-        return roots
-
-    def datacenters(self) -> list[str]:
-        """Known datacenters, nearest first."""
-        return self.router.datacenters_by_distance(self._round_trip_s)
-
-    def wan_coordinates(self) -> list[co.DatacenterMap]:
-        """The servers of all datacenters; empty without a WAN."""
-        return [] if self.wan is None else wan_maps(self.wan)
-
-    def _round_trip_s(self, server: ServerMeta) -> float | None:
-        return None if self.wan is None else round_trip_s(self.wan, server)
-
-    def alive_wan_servers(self, datacenter: str) -> list[Member]:
-        """Members of the WAN pool that are alive in `datacenter`."""
-        members = self.wan.members() if self.wan is not None else ()
-        return [
-            m for m in members if m.status is MemberStatus.ALIVE and m.tags.get("dc") == datacenter
-        ]

@@ -1,0 +1,54 @@
+"""The endpoint table of a server: every RPC that it answers."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from proconsul.rpc.endpoints import (
+    catalog,
+    connect_ca,
+    federation,
+    health,
+    internal,
+    kvs,
+    mesh,
+    operator,
+    session,
+    status,
+    txn,
+)
+from proconsul.rpc.table import EndpointTable
+
+if TYPE_CHECKING:
+    from proconsul.rpc.endpoints.internal import Coordinates
+    from proconsul.services.server.server import Server
+
+
+def endpoint_table(server: Server, coordinates: Coordinates) -> EndpointTable:
+    """All that can be called on `server`."""
+    return EndpointTable(
+        [
+            *status.endpoints(server.views),
+            *operator.endpoints(server, server.views, server),
+            *catalog.endpoints(server, server.datacenters),
+            *health.endpoints(server),
+            *kvs.endpoints(server),
+            *internal.endpoints(server, coordinates),
+            *federation.endpoints(server, server.unix_ns),
+            *mesh.endpoints(server),
+            *txn.endpoints(server),
+            *session.endpoints(
+                server,
+                server.session_timers,
+                int(server.config.session_ttl_min_s * 1e9),
+                lambda: str(uuid.uuid4()),
+            ),
+            *connect_ca.endpoints(
+                server,
+                server.unix_ns,
+                enabled=server.config.connect_enabled,
+                primary=server.config.identity.is_primary,
+            ),
+        ]
+    )
