@@ -114,6 +114,7 @@ def test_what_a_killed_world_leaves_the_next_one_removes(tmp_path: Path) -> None
         (["-loopback", "-netns"], "exclude each other"),
         (["-datacentres", "2"], "flag provided but not defined"),
         (["-once", "two"], "unexpected arguments: two"),
+        (["-once", "-dir", "/dev/null/x"], "name a directory to write to by -dir"),
     ],
 )
 def test_refuses_what_it_cannot_build(argv: list[str], complaint: str) -> None:

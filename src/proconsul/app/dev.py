@@ -117,7 +117,10 @@ class _Demo:
         directory = Path(str(self._flags["dir"])).resolve() if self._flags["dir"] else None
         programs = Programs(consul=consul, envoy=str(self._flags["envoy-binary"]))
         with _signals_end_it():
-            world = World(spec, network, programs, directory, keep=bool(self._flags["keep"]))
+            try:
+                world = World(spec, network, programs, directory, keep=bool(self._flags["keep"]))
+            except OSError as error:
+                raise WorldError(f"{error}: name a directory to write to by -dir or TMPDIR") from error
             try:
                 return self._with(world, reason)
             except KeyboardInterrupt:
@@ -140,7 +143,7 @@ class _Demo:
             self._done(f"{len(world.gateways())} Envoys started")
             for step in steps(world):
                 self._prove(step)
-        except WorldError as error:
+        except (WorldError, OSError) as error:
             self._fail(world, error)
             return 1
         self._say(f"\nProved, after {time.monotonic() - self._began:.1f} s.")
@@ -164,7 +167,7 @@ class _Demo:
                     gone.add(process.name)
                     self._say(f"{process.name} has ended; its log: {process.log}")
 
-    def _fail(self, world: World, error: WorldError) -> None:
+    def _fail(self, world: World, error: Exception) -> None:
         self._say(f"\nNOT PROVED, after {time.monotonic() - self._began:.1f} s: {error}")
         with contextlib.suppress(OSError, WorldError, AttributeError):
             self._say("\n" + "\n".join(world.network.evidence().lines))
