@@ -117,6 +117,10 @@ MUTATIONS = [
         state.State, "restore", "self.log.contains(meta.index, meta.term)", "False",
     ),
     Mutation(
+        "a received snapshot leaves a log that does not fit",
+        state.State, "restore", "self.log.contains(meta.index, meta.term)", "True",
+    ),
+    Mutation(
         "entries of an earlier term's leader are taken",
         machine.Raft, "_on_append", "request.term < state.term", "False",
     ),

@@ -28,6 +28,7 @@ from typing_extensions import override
 STEPS_MAX = 5_000_000
 """Placements tried before the checker gives up: some ten seconds."""
 
+_SHRINK_STEPS_MAX = 500_000
 _SHRINK_MAX = 400
 """Operations up to which a failed history is reduced one operation at a time."""
 
@@ -144,6 +145,35 @@ def _relevant(operations: Sequence[Operation]) -> list[Operation]:
     return [op for op in operations if op.returned is not None or _written(op) in seen]
 
 
+def _interesting(operations: Sequence[Operation]) -> set[Hashable]:
+    """Values that make a difference to somebody; all others are alike."""
+    reads = {op.result for op in operations if op.kind is Kind.READ}
+    return reads | {_pair(op)[0] for op in operations if op.kind is Kind.CAS} | {None}
+
+
+def _unify(op: Operation, interesting: set[Hashable]) -> Operation:
+    """Write `_ANY` in place of a value that nobody looks for."""
+    if op.kind is Kind.WRITE and op.argument not in interesting:
+        return replace(op, argument=_ANY)
+    if op.kind is Kind.CAS and _pair(op)[1] not in interesting:
+        return replace(op, argument=(_pair(op)[0], _ANY))
+    return op
+
+
+def _predecessors(ops: Sequence[Operation], known: int) -> list[int]:
+    """For each unknown operation the number of an equal earlier one, else -1.
+
+    The earlier may do whatever the later could: no need to try the later before it.
+    """
+    latest: dict[Hashable, int] = {}
+    result = []
+    for i, op in enumerate(ops[known:]):
+        result.append(latest.get((op.kind, op.argument), -1))
+        latest[op.kind, op.argument] = i
+    return result
+
+
+_ANY = object()
 _NOTHING = object()
 
 
@@ -217,8 +247,11 @@ class _Events:
 
 def _search(operations: Sequence[Operation], steps_max: int) -> tuple[bool | None, int]:
     """(linearizable, steps) of one key's operations; None if the steps did not suffice."""
-    ops = sorted(_relevant(operations), key=lambda op: (op.returned is None, op.called))
+    interesting = _interesting(operations)
+    ops = [_unify(op, interesting) for op in _relevant(operations)]
+    ops.sort(key=lambda op: (op.returned is None, op.called))
     known = sum(op.returned is not None for op in ops)
+    before = _predecessors(ops, known)
     events = _Events(ops)
     # Placed: all known ones before `base`, those in `mask` from there on, the unknown in `extra`
     base = mask = extra = steps = 0
@@ -230,7 +263,8 @@ def _search(operations: Sequence[Operation], steps_max: int) -> tuple[bool | Non
         if events.is_call[at]:
             i = events.op[at]
             after = _step(ops[i], value)
-            if after is not _NOTHING:
+            early = i >= known and before[i - known] >= 0 and not extra >> before[i - known] & 1
+            if after is not _NOTHING and not early:
                 steps += 1
                 if steps > steps_max:
                     return None, steps
@@ -272,9 +306,13 @@ def _until(operations: Sequence[Operation], time: float) -> list[Operation]:
 
 def _window(operations: Sequence[Operation], steps_max: int) -> tuple[Operation, ...]:
     """Reduce a violation: the shortest prefix that shows it, without what does not matter."""
+    budget = min(steps_max, _SHRINK_STEPS_MAX)
 
     def violated(ops: Sequence[Operation]) -> bool:
-        return _search(ops, steps_max)[0] is False
+        nonlocal budget
+        ok, steps = _search(ops, max(budget, 0))
+        budget -= steps
+        return ok is False
 
     times = sorted({op.returned for op in operations if op.returned is not None})
     low, high = 0, len(times) - 1
@@ -285,6 +323,8 @@ def _window(operations: Sequence[Operation], steps_max: int) -> tuple[Operation,
         else:
             low = middle + 1
     window = _until(operations, times[low])
+    if not violated(window):  # the budget was too small to tell
+        return tuple(operations[-_SHRINK_MAX:])
     if len(window) <= _SHRINK_MAX:
         # Those that only look go first, so that writes nobody saw can follow
         for op in sorted(window, key=lambda op: (op.kind is not Kind.READ, op.called)):

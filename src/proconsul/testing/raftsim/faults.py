@@ -28,6 +28,7 @@ class Faults:
             self._one_way, self._swizzle, self._weather, self._slow_link, self._pause,
             self._slow_disk, self._failing_disk, self._full_disk, self._crash_leader,
             self._burst, self._burst, self._rumour, self._isolate_leader, self._pause_leader,
+            self._slow_leader, self._needless_snapshot,
         ]  # fmt: skip
         duties: list[Callable[[], None]] = [self._snapshot, self._transfer]
         if world.membership:
@@ -52,7 +53,7 @@ class Faults:
         network = world.network
         network.cut.clear()
         network.slow_links.clear()
-        network.loss = network.duplication = 0.0
+        network.loss = network.duplication = network.stragglers = 0.0
         for server in world.servers.values():
             disk = server.disk
             disk.full = disk.failing = False
@@ -190,6 +191,22 @@ class Faults:
 
         self._later(self._lasting_s(), recover)
 
+    def _slow_leader(self) -> None:
+        """The leader hears old news; the others may have moved on."""
+        links, rng, leader = self._world.network.slow_links, self._world.rng, self._world.leader()
+        if leader is None:
+            return
+        pairs = [(name, leader.name) for name in self._world.names]
+        delay_s = rng.uniform(0.2, 2.0)
+        links.update((pair, delay_s) for pair in pairs)
+        self._world.note(f"what {leader.name} hears is {delay_s:.2f} s old")
+
+        def recover() -> None:
+            for pair in pairs:
+                links.pop(pair, None)
+
+        self._later(self._lasting_s(), recover)
+
     # -- disks
 
     def _slow_disk(self) -> None:
@@ -220,6 +237,11 @@ class Faults:
         server = self._any()
         if server.life.alive:
             server.take_snapshot()
+
+    def _needless_snapshot(self) -> None:
+        leader = self._a_leader()
+        if leader is not None:
+            self._world.network.push_snapshot(leader, self._any().name)
 
     def _transfer(self) -> None:
         leader = self._world.leader()

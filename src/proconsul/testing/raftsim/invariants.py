@@ -233,7 +233,7 @@ class Invariants:
         name, hard = server.name, server.disk.hard
         if isinstance(request, RequestVoteRequest):
             _require(hard.term >= request.term, f"{name} asks for votes in a term not yet durable")
-            if hard.vote_term == request.term:
+            if (hard.vote_term, hard.candidate) == (request.term, request.candidate):
                 self._vote(name, request.term, request.candidate, server)
         elif isinstance(request, AppendEntriesRequest):
             leader = self.leaders.get(request.term)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from proconsul.core.raft.types import Channel, Reply, Send
+from proconsul.core.raft.types import Channel, Reply, Role, Send
 from proconsul.testing.raftsim.clock import Life, Timeline
 from proconsul.wire.raft import InstallSnapshotRequest, Request, Response, encode_configuration
 
@@ -40,6 +40,8 @@ class Network:
         """(from, to): one direction each."""
         self.loss = self.duplication = 0.0
         """Probability per message."""
+        self.stragglers = 0.02
+        """Probability that a message takes twenty times as long."""
         self.slow_links: dict[tuple[str, str], float] = {}
         """Seconds that a direction takes longer."""
         self.ordered = rng.random() < 0.5
@@ -56,6 +58,13 @@ class Network:
                 assert isinstance(item.token, _Call)
                 self._answer(item.token, item.response)
 
+    def push_snapshot(self, source: SimServer, target: str) -> None:
+        """A leader may send its snapshot at any time, needed or not; ours waits for no answer."""
+        state, image = source.core.state, source.disk.image
+        if image is not None and state.role is Role.LEADER and target != source.name:
+            send = Send(0, target, target, None, Channel.SNAPSHOT)
+            self._request(source, send)
+
     def transit_s(self, source: str, target: str) -> list[float]:
         """After how long a message arrives: once, twice or never."""
         rng, path = self._rng, (source, target)
@@ -68,7 +77,7 @@ class Network:
 
     def _delay(self, path: tuple[str, str]) -> float:
         delay = 0.0005 + 0.01 * self._rng.random()
-        if self._rng.random() < 0.02:
+        if self._rng.random() < self.stragglers:
             delay *= 20
         return delay + self.slow_links.get(path, 0.0) if self.slow_links else delay
 

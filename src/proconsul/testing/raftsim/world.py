@@ -51,13 +51,13 @@ class World:
         self.config = Config(
             heartbeat_timeout_s=heartbeat,
             election_timeout_s=heartbeat * rng.choice([1.0, 1.0, 1.5]),
-            leader_lease_s=heartbeat * rng.choice([0.3, 0.5, 1.0]),
+            leader_lease_s=heartbeat * rng.choice([0.5, 0.5, 1.0]),
             commit_timeout_s=rng.choice([0.01, 0.05]),
             append_entries_max=rng.choice([1, 2, 8, 64]),
             inflight_max=rng.choice([1, 4, 64]),
             trailing_logs=rng.choice([0, 3, 20]),
         )
-        self.drift = 1.0 if peaceful else rng.choice([1.0, 1.2, 2.0, 3.0])
+        self.drift = 1.0 if peaceful else rng.choice([1.0, 1.2, 2.0, 2.0])
         """Clocks run up to this factor too fast or too slow."""
         self.unlucky = 0.0 if peaceful else rng.choice([0.0, 0.0, 0.002, 0.02])
         """Probability of a crash at moments where it hurts."""
