@@ -59,6 +59,10 @@ class Progress:
         self.flow, self.next, self.inflight = Flow.PROBE, max(next_index, 1), 0
         self.commit_sent = 0
 
+    def probe(self) -> None:
+        """Go back to probing, no further than needed: a needless snapshot may be large."""
+        self.restart(self.match + 1 if self.flow is Flow.PIPELINE else self.next)
+
     def failed(self, now: float) -> float:
         """Count a failure; returns when to try again (10 ms, doubling to 2 s)."""
         self.failures += 1

@@ -69,7 +69,7 @@ class Replication:
                 moved = progress.server.address != server.address
                 progress.server = server
                 if moved:
-                    progress.restart(progress.match + 1)
+                    progress.probe()
         self._everyone = (*self.progress.values(), *self._leaving)
 
     def replicate(self, now: float) -> None:
@@ -156,10 +156,10 @@ class Replication:
             progress.heartbeats -= 1
             if progress.inflight == 0 and progress.flow is not Flow.SNAPSHOT:
                 # Most likely it restarted, and then has forgotten the commit index: probe again.
-                progress.restart(progress.match + 1)
+                progress.probe()
                 progress.heartbeat_at = max(progress.heartbeat_at, progress.failed(now))
         elif call.epoch == progress.epoch:
-            progress.restart(progress.match + 1)
+            progress.probe()
             progress.failed(now)
 
     def snapshot_sent(self, rid: int, term: int, success: bool, index: int, now: float) -> None:
