@@ -120,7 +120,9 @@ class _Demo:
             try:
                 world = World(spec, network, programs, directory, keep=bool(self._flags["keep"]))
             except OSError as error:
-                raise WorldError(f"{error}: name a directory to write to by -dir or TMPDIR") from error
+                raise WorldError(
+                    f"{error}: name a directory to write to by -dir or TMPDIR"
+                ) from error
             try:
                 return self._with(world, reason)
             except KeyboardInterrupt:
