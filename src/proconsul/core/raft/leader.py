@@ -62,7 +62,16 @@ class Leadership:
     @property
     def deposed(self) -> bool:
         """Whether the machine has to make this server a follower."""
-        return self._deposed or self._replication.deposed
+        return self._deposed or self._replication.later_term > 0
+
+    @property
+    def known_term(self) -> int:
+        """The latest term seen, which a successor has to exceed.
+
+        The reference keeps its old term here. A lone voter asks nobody for votes, and so might
+        never catch up with a removed server's elections, which its nonvoters tell it of.
+        """
+        return max(self._state.term, self._replication.later_term)
 
     # -- calls of this server's own users
 

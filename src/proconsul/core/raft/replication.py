@@ -39,8 +39,8 @@ class Replication:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self.deposed = False
-        """A follower knows of a later term."""
+        self.later_term = 0
+        """A later term that a follower knows of."""
         self.commitment = Commitment(state.log.last_index + 1)
         self.progress: dict[str, Progress] = {}
         """Of every other server in the latest configuration, by id."""
@@ -103,7 +103,7 @@ class Replication:
             return
         assert isinstance(call.request, AppendEntriesRequest)
         if response.term > call.request.term:
-            self.deposed = True
+            self.later_term = max(self.later_term, response.term)
             return
         progress.last_contact = now
         if response.success:
@@ -169,7 +169,7 @@ class Replication:
             return
         progress = call.progress
         if term > self._state.term:
-            self.deposed = True
+            self.later_term = max(self.later_term, term)
             return
         progress.last_contact = now
         if call.epoch != progress.epoch:
