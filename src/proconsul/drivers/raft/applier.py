@@ -60,6 +60,12 @@ class Halted(RaftError):
     """The state machine or the disk failed: this server has to be restarted."""
 
 
+class WriteHeldUp(RaftError):
+    """A full disk has come between: the write may happen later."""
+
+    safe_to_retry = False
+
+
 class Applier:
     """Where the state machine stands, and who waits for which index."""
 
@@ -125,8 +131,12 @@ class Applier:
 
     def lost_leadership(self) -> None:
         """Proposals that are not committed are undecided now."""
+        self.give_up(LeadershipLost())
+
+    def give_up(self, error: RaftError) -> None:
+        """Nobody is to wait any more for what is not committed yet."""
         for index in [i for i in self._waiting if i > self._commit]:
-            _fail(self._waiting.pop(index), LeadershipLost())
+            _fail(self._waiting.pop(index), error)
 
     def fail_all(self, error: Exception) -> None:
         """Nothing will be applied any more."""

@@ -18,6 +18,7 @@ from proconsul.core.raft.types import (
     Event,
     LeaderChanged,
     Output,
+    RaftError,
     Reply,
     Role,
     RoleChanged,
@@ -25,15 +26,19 @@ from proconsul.core.raft.types import (
     Transferred,
     Verified,
 )
-from proconsul.drivers.raft.applier import Applier, Halted
-from proconsul.drivers.raft.store import Store
+from proconsul.drivers.raft.applier import Applier, Halted, WriteHeldUp
+from proconsul.drivers.raft.store import DiskFull, Store
 from proconsul.drivers.raft.transport import Transport
 from proconsul.drivers.scope import TaskScope
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
-from proconsul.wire.raft import AppendEntriesRequest, Request, Response
+from proconsul.wire.raft import AppendEntriesRequest, InstallSnapshotRequest, Request, Response
 
 log = logging.getLogger("proconsul.raft")
+
+_FOR_ROOM = "for room"
+ROOM_RETRY_S = 0.5
+"""How often is tried whether a full disk has room again."""
 
 _REPLICATION = "consul.raft.replication"
 LEADER_ASKED_AFTER_S = (0.0, 0.02, 0.1)
@@ -71,6 +76,11 @@ class Engine:
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
         self._failure: Exception | None = None
+        self.full: DiskFull | None = None
+        """Why nothing can be written at the moment."""
+        self.handing_over = False
+        """Whether another server is to lead for that reason."""
+        self._retry: asyncio.TimerHandle | None = None
         self._closed = False
 
     def start(self, core: Raft) -> None:
@@ -82,8 +92,9 @@ class Engine:
     async def aclose(self) -> None:
         """Stop, and finish what is being written."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._retry):
+            if timer is not None:
+                timer.cancel()
         await self.scope.aclose()
         await self.transport.aclose()
         await asyncio.to_thread(self.disk.shutdown)
@@ -154,7 +165,7 @@ class Engine:
 
     def _write(self) -> None:
         """Hand all that waits to the disk thread, as one transaction, unless it is at work."""
-        if self._writing or not self._unwritten or self.stopped:
+        if self._writing or self._retry is not None or not self._unwritten or self.stopped:
             return
         batch, self._unwritten = self._unwritten, []
         if not any(out.writes for out in batch):
@@ -172,13 +183,49 @@ class Engine:
         self._metrics.sample(f"consul.raft.{name}", (self.now() - started) * 1000)
         if self.stopped or done.cancelled():
             return
-        if (error := done.exception()) is not None:
+        error = done.exception()
+        if isinstance(error, DiskFull):
+            self._unwritten[:0] = batch
+            self._wait_for_room(error)
+            return
+        if error is not None:
             log.error("raft halted: %s", error)
             self.halt(error if isinstance(error, Exception) else Halted(str(error)))
             return
+        if self.full is not None:
+            log.warning("there is room again for the raft log: writes are accepted")
+            self.full = None
         self._written(batch)
         self._write()
         self.pump()
+
+    def _wait_for_room(self, error: DiskFull) -> None:
+        """Try the same batch again and again; let another server lead meanwhile, if one can.
+
+        Who waits for a write is told: it may happen when there is room.
+        """
+        if self.full is None:
+            log.error("%s", error)
+        self.full = error
+        self.applier.give_up(WriteHeldUp(str(error)))
+        self._retry = asyncio.get_running_loop().call_later(ROOM_RETRY_S, self._retry_write)
+        if self._leading:
+            try:
+                self.running().transfer(_FOR_ROOM, None, self.now())
+                self.handing_over = True
+            except RaftError as reason:
+                log.debug("leadership stays here: %s", reason)
+            self.pump()
+
+    def _retry_write(self) -> None:
+        self._retry = None
+        self._write()
+
+    def _refuses(self, request: Request) -> bool:
+        """Whether it needs the full disk. Heartbeats do not, and a leader must hear of its end."""
+        if self.full is None or self._leading or isinstance(request, InstallSnapshotRequest):
+            return False
+        return not (isinstance(request, AppendEntriesRequest) and request.is_heartbeat)
 
     def _written(self, batch: list[Output]) -> None:
         for out in batch:
@@ -219,6 +266,8 @@ class Engine:
                 if isinstance(token, asyncio.Future) and not token.done():
                     token.set_result(ok)
             case Transferred(token, error):
+                if token is _FOR_ROOM:
+                    self.handing_over = False
                 if isinstance(token, asyncio.Future) and not token.done():
                     token.set_result(error)
 
@@ -240,6 +289,8 @@ class Engine:
             return
         core, now = self.running(), self.now()
         at = core.get_timer()
+        if self.full is not None and not self._leading:
+            return  # who cannot write down a vote must not ask for any
         if at is not None and now >= at:
             core.handle_timer(now)
         self.pump()
@@ -321,6 +372,8 @@ class Engine:
         future = asyncio.get_running_loop().create_future()
         if self.stopped or self.core is None:
             future.set_result((None, "raft is shut down"))
+        elif self._refuses(request):
+            future.set_result((None, str(self.full)))
         else:
             self.core.request(future, request, self.now())
             self.pump()

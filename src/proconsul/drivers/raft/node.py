@@ -28,7 +28,7 @@ from proconsul.drivers.raft.applier import Applier, Fsm
 from proconsul.drivers.raft.engine import Engine, Hooks
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, Snapshot, SnapshotError
 from proconsul.drivers.raft.snapshotter import Snapshotter
-from proconsul.drivers.raft.store import Store, StoreError
+from proconsul.drivers.raft.store import DiskFull, Store, StoreError
 from proconsul.drivers.raft.transport import Transport
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import Stream
@@ -330,6 +330,7 @@ class RaftNode:
         if not self.is_leader:
             self._engine.running()
             raise NotLeader(self.leader)
+        self._check_room()
         if len(self._applier) + len(self._proposals) >= PROPOSALS_MAX:
             raise RaftError("too many raft proposals under way, try again later")
         future: asyncio.Future[object] = self._future()
@@ -343,6 +344,12 @@ class RaftNode:
         result = await self._wait(future, deadline, what)
         self._metrics.sample("consul.raft.commitTime", (self._engine.now() - started) * 1000)
         return result
+
+    def _check_room(self) -> None:
+        """Take nothing that cannot be written down; what is handed over is tried elsewhere."""
+        full = self._engine.full
+        if full is not None and not self._engine.handing_over:
+            raise DiskFull(str(full))
 
     def _flush_proposals(self) -> None:
         if self._held:
@@ -364,6 +371,7 @@ class RaftNode:
     async def _change(
         self, change: Change, server_id: str, address: str, deadline: float, prev_index: int
     ) -> int:
+        self._check_room()
         while (index := self._try_change(change, server_id, address, prev_index)) is None:
             if self._engine.now() >= deadline:
                 raise ChangePending

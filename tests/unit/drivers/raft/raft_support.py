@@ -12,7 +12,7 @@ from proconsul.drivers import tcp
 from proconsul.drivers.raft.applier import Replace
 from proconsul.drivers.raft.node import NodeConfig, RaftNode
 from proconsul.drivers.raft.snapshots import FileSnapshotStore
-from proconsul.drivers.raft.store import LmdbStore
+from proconsul.drivers.raft.store import LmdbStore, Store
 from proconsul.drivers.raft.transport import Transport
 from proconsul.drivers.stream import Stream
 from proconsul.wire.raft import Server, Suffrage
@@ -54,6 +54,7 @@ class Member:
         self.fsm = Recorder()
         self.leading: list[bool] = []
         self.failures: list[Exception] = []
+        self.open_store: Callable[[Path], Store] = LmdbStore
         self.address = ""
         self.listener = tcp.Server(self._serve, name="raft")
 
@@ -70,7 +71,7 @@ class Member:
             NodeConfig(self.name, self.address, self.config),
             self.fsm,
             Transport(_open, timeout_s=2),
-            LmdbStore(self.path / self.name),
+            self.open_store(self.path / self.name),
             FileSnapshotStore(self.path / self.name),
             on_leadership=self.leading.append,
             on_failure=self.failures.append,
