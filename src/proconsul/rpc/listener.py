@@ -24,7 +24,8 @@ from proconsul.drivers.tls_config import TlsContexts
 from proconsul.drivers.tls_errors import TlsError
 from proconsul.rpc.dialer import TYPE_BYTE_TLS, TYPE_BYTE_TLS_INSECURE, Purpose
 from proconsul.rpc.limits import ConnectionLimiter
-from proconsul.rpc.yamux_session import YamuxSession, YamuxStream
+from proconsul.rpc.server_session import REQUEST_BYTES_MAX
+from proconsul.rpc.yamux_session import Budget, YamuxSession, YamuxStream
 from proconsul.util.address import host_port
 from proconsul.util.metrics import Metrics
 
@@ -34,6 +35,9 @@ TYPE_BYTE_MAX = 7
 ALPN_NAMES = tuple(purpose.alpn for purpose in Purpose)
 _BY_ALPN = {purpose.alpn: purpose for purpose in Purpose}
 _BY_TYPE_BYTE = {p.type_byte: p for p in Purpose if p.type_byte is not None}
+
+BUDGET = Budget(REQUEST_BYTES_MAX + (32 << 20), REQUEST_BYTES_MAX + (32 << 20))
+"""Of one multiplexed connection: a largest request, and many usual ones beside it."""
 
 StreamHandler: TypeAlias = Callable[[PushStream], Awaitable[None]]
 """Owns the stream until it returns; the connection is closed then."""
@@ -228,7 +232,7 @@ class RpcListener:
             def accepted(substream: YamuxStream) -> None:
                 _ = scope.spawn("stream", self._serve(substream))
 
-            session = YamuxSession(stream, client=False, on_stream=accepted)
+            session = YamuxSession(stream, client=False, on_stream=accepted, budget=BUDGET)
             try:
                 await session.wait_closed()
             finally:

@@ -13,6 +13,8 @@ from typing import TypeAlias
 
 from proconsul.drivers.buffer import StreamError
 from proconsul.drivers.stream import PeerInfo, PushStream
+from proconsul.rpc.yamux_session import YamuxStream
+from proconsul.util.address import host_port
 from proconsul.util.errors import ProconsulError, WireError
 from proconsul.util.metrics import Metrics
 from proconsul.wire.netrpc import encode_response, request_decoder
@@ -50,9 +52,12 @@ class RpcServerSession:
                 decoder.feed(data)
                 stream.on_end(self._peer_gone)
                 while (request := decoder.next()) is not None:
+                    self._hold(decoder.pending_bytes, len(request.body))
                     answer = await self._answer(request.method, request.seq, request.body)
                     await stream.write(answer)
                 stream.on_end(None)
+                request = None  # its body is not kept until the next one comes
+                self._hold(decoder.pending_bytes, 0)
         except WireError as error:
             self._metrics.incr("consul.rpc.request_error")
             log.error("RPC error: conn=%s error=%s", _from(stream.peer), error)
@@ -64,6 +69,11 @@ class RpcServerSession:
         finally:
             stream.on_end(None)
         await stream.aclose()
+
+    def _hold(self, unfinished: int, busy: int) -> None:
+        """Streams of one connection share its budget; a connection of its own is bounded anyway."""
+        if isinstance(self._stream, YamuxStream):
+            self._stream.hold(unfinished, busy)
 
     async def _answer(self, method: str, seq: int, body: bytes) -> bytes:
         try:
@@ -85,4 +95,4 @@ class RpcServerSession:
 
 
 def _from(peer: PeerInfo) -> str:
-    return f"from={peer.address[0]}:{peer.address[1]}"
+    return f"from={host_port(peer.address)}"

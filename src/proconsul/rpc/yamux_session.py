@@ -7,7 +7,9 @@ the socket's callback, timers are the loop's.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from proconsul.core.yamux.session import (
     RemoteGoAway,
@@ -23,9 +25,25 @@ from proconsul.core.yamux.session import (
 )
 from proconsul.drivers.buffer import ReceiveBuffer, StreamError, WaiterSet, again
 from proconsul.drivers.stream import PeerInfo, PushStream, Receiver
+from proconsul.util.address import host_port
+
+log = logging.getLogger("proconsul.rpc")
 
 CONTROL_BACKLOG_BYTES = 4 * 1024 * 1024
 """A peer that reads nothing, yet makes us answer (pings, resets), is cut off beyond this."""
+
+
+class Budget(NamedTuple):
+    """How many bytes of its peer's one connection may keep in memory, over all its streams.
+
+    Every stream has a window of its own, and a message that has begun may be long: without a common
+    bound thousands of streams together could fill any memory.
+    """
+
+    unfinished: int
+    """Not read yet, or of messages that have not ended: more of it ends the connection."""
+    busy: int
+    """Of messages that are being worked on: while there is more, nothing is read."""
 
 
 class YamuxSession:
@@ -43,7 +61,11 @@ class YamuxSession:
         on_stream: Callable[[YamuxStream], None] | None = None,
         on_closed: Callable[[], None] | None = None,
         config: YamuxConfig | None = None,
+        budget: Budget | None = None,
     ) -> None:
+        self._budget = budget
+        self._unfinished = self._busy = 0
+        self._reading_paused = False
         self._loop = asyncio.get_running_loop()
         self.lower = stream
         self.core = Session(config or YamuxConfig(), client=client, now=self._loop.time())
@@ -121,6 +143,13 @@ class YamuxSession:
         events = self.core.receive(data, self._loop.time())
         if events:
             self._handle(events)
+        if self._budget is not None and self._unfinished > self._budget.unfinished:
+            log.error(
+                "closing an RPC connection that holds %d bytes of unfinished messages: from=%s",
+                self._unfinished, host_port(self.peer.address),
+            )  # fmt: skip
+            self.abort()
+            return
         if self.core.has_output:
             self.flush()
 
@@ -149,6 +178,19 @@ class YamuxSession:
         if not self._flush_scheduled:
             self._flush_scheduled = True
             self._loop.call_soon(self._flush_now)
+
+    def account(self, unfinished: int, busy: int) -> None:
+        """A stream holds so many bytes more (less, if negative) of its peer's."""
+        self._unfinished += unfinished
+        self._busy += busy
+        if self._budget is None or self.closed:
+            return
+        if self._busy > self._budget.busy and not self._reading_paused:
+            self._reading_paused = True
+            self.lower.pause_reading()
+        elif self._reading_paused and self._busy <= self._budget.busy // 2:
+            self._reading_paused = False
+            self.lower.resume_reading()
 
     def forget(self, stream_id: int) -> None:
         """A stream has been closed on our side."""
@@ -262,10 +304,14 @@ class YamuxStream:
         self._unread = 0
         """Bytes given to a receiver that has paused us: their window is not reopened yet."""
         self._paused = False
+        self._received = self._kept = self._busy = 0
+        """Bytes not read yet; read, of an unfinished message; of one that is being worked on."""
 
     # -- called by the session
 
     def feed(self, data: bytes) -> None:
+        self._received += len(data)
+        self._session.account(len(data), 0)
         if self._receiver is None:
             self._buffer.feed(data)
             return
@@ -304,6 +350,11 @@ class YamuxStream:
     def session(self) -> YamuxSession:
         return self._session
 
+    def hold(self, unfinished: int, busy: int) -> None:
+        """Tell how many bytes that were read are kept: of a message to come, of one under way."""
+        self._session.account(unfinished - self._kept, busy - self._busy)
+        self._kept, self._busy = unfinished, busy
+
     @property
     def broken(self) -> bool:
         """True if the stream is of no more use: ended, reset or closed."""
@@ -341,6 +392,7 @@ class YamuxStream:
         if self._closed:
             return
         self._closed = True
+        self._release()
         self._buffer.fail(StreamError("stream closed"), discard=True)
         if self._error is None:
             if self._backlog:
@@ -356,6 +408,7 @@ class YamuxStream:
         if self._closed:
             return
         self._closed = True
+        self._release()
         self._buffer.fail(StreamError("stream closed"), discard=True)
         if self._error is None:
             self._session.core.reset(self.stream_id)
@@ -434,7 +487,16 @@ class YamuxStream:
             self._eof_pending, self._eof_sent = False, True
             self._session.core.end(self.stream_id)
 
+    def _release(self) -> None:
+        """Nothing of the stream is kept any more."""
+        self.hold(0, 0)
+        self._session.account(-self._received, 0)
+        self._received = 0
+
     def _consumed(self, count: int) -> None:
+        if not self._closed:
+            self._received -= count
+            self._session.account(-count, 0)
         self._session.core.consumed(self.stream_id, count)
         if self._session.core.has_output:
             self._session.flush_soon()

@@ -120,6 +120,10 @@ class _Splitter:
         """True between two messages: an end of the stream here is a clean one."""
         return not self._pending and self._header is None
 
+    @property
+    def pending_bytes(self) -> int:
+        return len(self._pending)
+
     def feed(self, data: bytes) -> None:
         if len(self._pending) + len(data) > self._bytes_max + 65536:
             raise WireError(f"RPC message is larger than {self._bytes_max} bytes")
@@ -164,6 +168,11 @@ class MessageDecoder(Generic[T]):
     def idle(self) -> bool:
         """True if no message has begun and not ended."""
         return self._splitter.idle
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of messages that have not been taken by `next`."""
+        return self._splitter.pending_bytes
 
     def feed(self, data: bytes) -> None:
         """Take bytes as they came."""
