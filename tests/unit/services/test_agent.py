@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from server_support import client, identity, server_config, statuses, until
 
-from proconsul.core.gossip.serf import SerfError
+from proconsul.core.gossip.serf import SerfError, UserEvent
 from proconsul.domain import catalog as c
 from proconsul.domain.definitions import (
     CheckDefinition,
@@ -17,11 +17,13 @@ from proconsul.domain.definitions import (
     DefinitionError,
     ServiceDefinition,
 )
+from proconsul.services.agent import agent as agent_module
 from proconsul.services.agent.agent import Agent
 from proconsul.services.agent.client import Client
 from proconsul.services.agent.config import AgentSettings
 from proconsul.services.server import pools
 from proconsul.services.server.server import Server
+from proconsul.services.server.tags import NEW_LEADER_EVENT
 from proconsul.util.metrics import Metrics
 
 TTL = 30_000_000_000
@@ -193,3 +195,57 @@ def test_a_leave_that_fails_still_ends_the_agent() -> None:
             await agent.stopped.wait()
 
     _run(test)
+
+
+def test_a_new_leaders_event_makes_an_agent_compare_everything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Soon, though not at once: all agents hear it at the same time."""
+    monkeypatch.setattr(agent_module, "NEW_LEADER_S_MAX", 0.05)
+
+    async def test() -> None:
+        agent = _agent("c1", server=False)
+        compared: list[str] = []
+        agent.anti_entropy.trigger_full = lambda: compared.append("all")  # type: ignore[method-assign]
+
+        def hear(name: str, *, wan: bool = False) -> None:
+            agent._member_event(wan, UserEvent(1, name, b"s1", False))
+
+        hear("other")
+        hear(NEW_LEADER_EVENT, wan=True)
+        hear(NEW_LEADER_EVENT)
+        assert compared == []
+        await until(lambda: compared)
+        hear(NEW_LEADER_EVENT)
+        await until(lambda: len(compared) > 1)
+        assert compared == ["all"] * 2  # neither of the first two
+        await agent.aclose()
+
+    asyncio.run(test())
+
+
+def test_what_the_catalog_has_otherwise_is_mended_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(agent_module, "NEW_LEADER_S_MAX", 0.05)
+
+    async def test() -> None:
+        agent = _agent("s1")
+        async with _running(agent, services=(WEB,)):
+            core = agent.core
+            assert isinstance(core, Server)
+            await until(lambda: "web" in _services(core))
+            where = {"datacenter": "dc1", "node": "s1", "address": "127.0.0.1"}
+            stray = c.NodeService(id="stray", service="stray", port=1)
+            await core.call("Catalog.Register", c.RegisterRequest(service=stray, **where))
+            gone = c.DeregisterRequest(datacenter="dc1", node="s1", service_id="web")
+            await core.call("Catalog.Deregister", gone)
+            await core.lan.user_event(NEW_LEADER_EVENT, b"s1")
+            await until(lambda: {"web", "stray"} & _services(core) == {"web"})
+
+    asyncio.run(test())
+
+
+def _services(server: Server) -> set[str]:
+    found = server.store.catalog.node_services("s1").value
+    return {service.service for service in found.services.values()} if found else set()

@@ -1,0 +1,134 @@
+"""Where snapshot requests go, and what is refused before anything is touched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from server_support import running, server_config, until
+
+from proconsul.domain import kv
+from proconsul.domain.acl import AllowAll
+from proconsul.domain.errors import (
+    DomainError,
+    NoLeaderError,
+    NoPathToDatacenterError,
+    PermissionDeniedError,
+)
+from proconsul.domain.messages import MessageType
+from proconsul.domain.snapshot import SnapshotOp, SnapshotRequest
+from proconsul.drivers.snapshot_archive import ArchiveError
+from proconsul.rpc.dialer import Destination, Hop, HopError, Purpose
+from proconsul.rpc.snapshot_stream import nothing
+from proconsul.services.server.server import Server
+from proconsul.services.server.snapshots import Snapshots
+from proconsul.util.errors import ProconsulError
+from proconsul.util.metrics import Metrics
+
+S1 = Destination("dc1", "s1", ("10.0.0.1", 8300))
+S2 = Destination("dc2", "s2", ("10.0.0.2", 8300))
+S3 = Destination("dc2", "s3", ("10.0.0.3", 8300))
+
+
+class _Server:
+    """A follower that knows its leader and another datacenter."""
+
+    def __init__(self) -> None:
+        self.datacenter, self.is_leader = "dc1", False
+        self.known_leader: Destination | None = S1
+        self.failed: list[Destination] = []
+        self.authorizer: Any = AllowAll()
+
+    def leader(self) -> Destination | None:
+        return self.known_leader
+
+    def servers(self, datacenter: str) -> list[Destination]:
+        return [S2, S3] if datacenter == "dc2" else []
+
+    def failed_server(self, to: Destination) -> None:
+        self.failed.append(to)
+
+    def resolve_token(self, _token: str) -> Any:
+        return self.authorizer
+
+
+class _Dialer:
+    """Reaches nobody, and remembers whom it tried."""
+
+    def __init__(self) -> None:
+        self.tried: list[str] = []
+
+    async def dial(self, to: Destination, purpose: Purpose, _deadline: float) -> Any:
+        assert purpose is Purpose.RPC_SNAPSHOT
+        self.tried.append(to.node)
+        raise HopError(Hop.DIAL, to.datacenter, "nobody there")
+
+
+def _fails(
+    request: SnapshotRequest, error: type[ProconsulError], server: _Server | None = None
+) -> list[str]:
+    dialer, server = _Dialer(), server or _Server()
+    snapshots = Snapshots(server, dialer)  # type: ignore[arg-type]
+    with pytest.raises(error):
+        asyncio.run(snapshots.snapshot(request, nothing()))
+    return dialer.tried
+
+
+def test_the_way_of_a_request() -> None:
+    assert _fails(SnapshotRequest("dc1"), HopError) == ["s1"]
+    assert _fails(SnapshotRequest(), HopError) == ["s1"]
+    server = _Server()
+    assert _fails(SnapshotRequest("dc2"), HopError, server) == ["s2", "s3"]
+    assert server.failed == [S2, S3]
+    assert _fails(SnapshotRequest("dc3"), NoPathToDatacenterError) == []
+    server.known_leader = None
+    assert _fails(SnapshotRequest("dc1"), NoLeaderError, server) == []
+
+
+def test_what_is_refused_here() -> None:
+    server = _Server()
+    stale = {"allow_stale": True}
+    assert _fails(SnapshotRequest(op=SnapshotOp.RESTORE, **stale), DomainError, server) == []
+    assert _fails(SnapshotRequest(op=7, **stale), DomainError, server) == []
+    server.authorizer = SimpleNamespace(snapshot=lambda: False)
+    assert _fails(SnapshotRequest(**stale), PermissionDeniedError, server) == []
+
+
+async def _bytes(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+def _write(key: str) -> kv.KVSRequest:
+    return kv.KVSRequest(op=kv.KV_SET, dir_ent=kv.DirEntry.of(key, b"v"))
+
+
+def test_a_state_goes_out_and_comes_back() -> None:
+    async def run() -> None:
+        server = Server(server_config("s1"), Metrics())
+        async with running(server):
+            await until(lambda: server.ready_for_consistent_reads)
+            await server.apply(MessageType.KVS, _write("kept"))
+            response, archive = await server.snapshot(SnapshotRequest("dc1"), nothing())
+            data = b"".join([chunk async for chunk in archive])
+            assert response.index == server.raft.applied_index
+            assert response.known_leader
+            await server.apply(MessageType.KVS, _write("goes"))
+            restore = SnapshotRequest("dc1", op=SnapshotOp.RESTORE)
+            for bad in (data[:-9], data[:100], b""):
+                with pytest.raises(ArchiveError):
+                    await server.snapshot(restore, _bytes(bad))
+            assert server.store.kv.get("goes").value is not None
+            before = server.raft.last_index
+            await server.snapshot(restore, _bytes(data))
+            assert server.store.kv.get("kept").value is not None
+            assert server.store.kv.get("goes").value is None
+            assert server.raft.last_index > before
+            # The leader's duties run anew on the restored state, and agents are told to compare.
+            assert server.ready_for_consistent_reads
+            await server.apply(MessageType.KVS, _write("after"))
+            await until(lambda: server.store.catalog.node("s1").value is not None)
+
+    asyncio.run(run())
