@@ -88,13 +88,24 @@ def _grant(state: State, request: RequestVoteRequest) -> bool:
     return True
 
 
-def has_other_leader(state: State, request: RequestVoteRequest) -> bool:
-    """Whether a vote is refused unseen, so that a returning server does not depose a leader."""
-    return (
-        state.leader is not None
-        and state.leader[1].encode() != request.candidate
-        and not request.leadership_transfer
-    )
+def has_other_leader(state: State, request: RequestVoteRequest, now: float) -> bool:
+    """Whether a vote is refused unseen, so that a returning server does not depose a leader.
+
+    The reference refuses until its own election timeout, so that the first candidate after a
+    leader's death loses time, and often its term. A follower who has heard nothing for a leader's
+    lease is not among those by whom the leader still leads, and may as well vote (Raft 4.2.3); but
+    whom it would not elect must not depose the leader through its term.
+    """
+    if state.leader is None or request.leadership_transfer:
+        return False
+    if state.leader[1].encode() == request.candidate:
+        return False
+    log = state.log
+    behind = (request.last_log_term, request.last_log_index) < (log.last_term, log.last_index)
+    if state.role is Role.LEADER or behind:
+        return True
+    heard = state.last_contact
+    return heard is not None and now - heard <= state.config.leader_lease_s
 
 
 def snapshot_refusal(

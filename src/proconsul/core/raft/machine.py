@@ -204,7 +204,7 @@ class Raft:
 
     def _on_vote(self, token: object, request: RequestVoteRequest, now: float) -> None:
         state = self.state
-        if follower.has_other_leader(state, request) or request.term < state.term:
+        if follower.has_other_leader(state, request, now) or request.term < state.term:
             state.reply(token, RequestVoteResponse(state.term, granted=False))
             return
         if request.term > state.term:
@@ -376,4 +376,4 @@ class Raft:
             if not leadership.deposed:
                 leadership.commit(now)
             if leadership.deposed:
-                self._step_down(state.term, now)
+                self._step_down(leadership.known_term, now)

@@ -116,6 +116,19 @@ def test_votes_are_refused_while_a_leader_is_known() -> None:
     assert reply.response == RequestVoteResponse(9, granted=True)
 
 
+def test_a_vote_is_given_once_the_leader_has_been_silent_for_a_lease() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    raft.bootstrap(_three(), 0.0)
+    raft.request(0, AppendEntriesRequest(1, b"b:1"), 0.1)
+    _outputs(raft)
+    for now, granted in ((0.55, False), (0.65, True)):
+        raft.request(1, RequestVoteRequest(2, b"c:1", 1, 1), now)
+        (reply,) = _replies(_outputs(raft))
+        assert isinstance(reply.response, RequestVoteResponse)
+        assert reply.response.granted is granted
+
+
 def test_a_dead_leader_is_succeeded_before_its_silence_is_noticed() -> None:
     raft = _machine()
     raft.bootstrap(_three(), 0.0)
