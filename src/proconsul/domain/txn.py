@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from msgspec import Raw
 
-from proconsul.domain.base import GoStruct
+from proconsul.domain.base import NIL, GoStruct
 from proconsul.domain.catalog import HealthCheck, Node, NodeService
 from proconsul.domain.kv import DirEntry
 from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
@@ -41,7 +41,8 @@ class TxnSessionOp(GoStruct, frozen=True, gc=False):
 
 class TxnOp(GoStruct, frozen=True, gc=False):
     kv: TxnKVOp | None = None
-    intention: dict[str, Any] | None = None
+    intention: Raw = NIL
+    """An intention's request, which real leaders write when they replicate from the primary."""
     node: TxnNodeOp | None = None
     service: TxnServiceOp | None = None
     check: TxnCheckOp | None = None

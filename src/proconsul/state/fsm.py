@@ -39,7 +39,7 @@ from proconsul.state import (
 from proconsul.state.chunking import Chunker
 from proconsul.state.errors import FsmError, StateError
 from proconsul.state.store import Store, set_autopilot
-from proconsul.state.tables import CA_LEAF, Transaction
+from proconsul.state.tables import Transaction
 from proconsul.util.errors import WireError
 
 Handler = Callable[[Transaction, bytes], Any]
@@ -205,7 +205,7 @@ def _ca_leaf(tx: Transaction, body: bytes) -> int:
     request = decode(body, CALeafRequest)
     if request.op != CA_LEAF_INCREMENT_INDEX:
         raise StateError(f"Invalid CA operation '{request.op}'")
-    tx.raise_to(CA_LEAF, tx.index)
+    # Consul means to raise an index of the table here, and never commits it.
     return tx.index
 
 

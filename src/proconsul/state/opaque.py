@@ -1,135 +1,137 @@
 """Rows whose meaning this server does not need yet: kept whole, so that nothing is lost.
 
 Config entries, intentions, prepared queries and the ACL tables are written by real peers' commands
-and by their snapshots. They are kept as decoded maps (text as bytes, exactly as received), keyed
-as Consul keys them, with the create and modify index that Consul would give them, and written back
-into snapshots in Consul's form. What is not done: no query serves them, references between ACL
-rows are not resolved, nothing is derived from config entries (gateway service lists).
+and by their snapshots. They are kept as decoded maps (`state/rows`), keyed as Consul keys them,
+with the create and modify index that Consul would give them, and written back into snapshots in
+Consul's form. Nothing is derived from config entries (gateway service lists).
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import re
+from typing import Any
 
 from proconsul.domain.messages import MessageType
-from proconsul.state.errors import FsmError, StateError
+from proconsul.state import acl, config_graph
+from proconsul.state.errors import StateError
+from proconsul.state.rows import INTENTIONS, KINDS, QUERIES, Kind, Row, as_map, delete, put
 from proconsul.state.tables import CONFIG_ENTRIES, Transaction
 from proconsul.util.errors import WireError
 from proconsul.wire import msgpack
 
-Row = dict[bytes, Any]
-
-
-class _Kind(NamedTuple):
-    record: MessageType
-    """The snapshot record's type, also the key of the table."""
-    list_field: bytes
-    """Where a batch command carries its rows, or the IDs to delete."""
-    id_field: bytes
-    table: str
-    """Name in the index table."""
-
-
-TOKENS = _Kind(MessageType.ACL_TOKEN_SET, b"Tokens", b"AccessorID", "acl-tokens")
-POLICIES = _Kind(MessageType.ACL_POLICY_SET, b"Policies", b"ID", "acl-policies")
-ROLES = _Kind(MessageType.ACL_ROLE_SET, b"Roles", b"ID", "acl-roles")
-RULES = _Kind(MessageType.ACL_BINDING_RULE_SET, b"BindingRules", b"ID", "acl-binding-rules")
-METHODS = _Kind(MessageType.ACL_AUTH_METHOD_SET, b"AuthMethods", b"Name", "acl-auth-methods")
-QUERIES = _Kind(MessageType.PREPARED_QUERY, b"Query", b"ID", "prepared-queries")
-INTENTIONS = _Kind(MessageType.INTENTION, b"Intention", b"ID", "connect-intentions")
-
-_BATCH_SETS = {
-    MessageType.ACL_TOKEN_SET: TOKENS,
-    MessageType.ACL_POLICY_SET: POLICIES,
-    MessageType.ACL_ROLE_SET: ROLES,
-    MessageType.ACL_BINDING_RULE_SET: RULES,
-    MessageType.ACL_AUTH_METHOD_SET: METHODS,
-}
-_BATCH_DELETES = {
-    MessageType.ACL_TOKEN_DELETE: (TOKENS, b"TokenIDs"),
-    MessageType.ACL_POLICY_DELETE: (POLICIES, b"PolicyIDs"),
-    MessageType.ACL_ROLE_DELETE: (ROLES, b"RoleIDs"),
-    MessageType.ACL_BINDING_RULE_DELETE: (RULES, b"BindingRuleIDs"),
-    MessageType.ACL_AUTH_METHOD_DELETE: (METHODS, b"AuthMethodNames"),
-}
-_SINGLES = {MessageType.PREPARED_QUERY: QUERIES, MessageType.INTENTION: INTENTIONS}
-
-RECORDS = {kind.record: kind for kind in (*_BATCH_SETS.values(), *_SINGLES.values())}
-"""Snapshot records that end up here, besides config entries."""
-
-COMMANDS = frozenset(
+_ACL_COMMANDS = frozenset(
     {
-        *_BATCH_SETS, *_BATCH_DELETES, *_SINGLES,
-        MessageType.ACL, MessageType.ACL_BOOTSTRAP, MessageType.CONFIG_ENTRY,
+        MessageType.ACL, MessageType.ACL_BOOTSTRAP,
+        MessageType.ACL_TOKEN_SET, MessageType.ACL_TOKEN_DELETE,
+        MessageType.ACL_POLICY_SET, MessageType.ACL_POLICY_DELETE,
+        MessageType.ACL_ROLE_SET, MessageType.ACL_ROLE_DELETE,
+        MessageType.ACL_BINDING_RULE_SET, MessageType.ACL_BINDING_RULE_DELETE,
+        MessageType.ACL_AUTH_METHOD_SET, MessageType.ACL_AUTH_METHOD_DELETE,
     }
 )  # fmt: skip
+COMMANDS = _ACL_COMMANDS | {
+    MessageType.PREPARED_QUERY, MessageType.INTENTION, MessageType.CONFIG_ENTRY,
+}  # fmt: skip
+RECORDS = frozenset({*KINDS, MessageType.ACL, MessageType.ACL_BOOTSTRAP, MessageType.CONFIG_ENTRY})
+"""Snapshot records that end up here."""
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def apply(tx: Transaction, type_: MessageType, body: bytes) -> Any:
     """Apply one of `COMMANDS`."""
     if type_ is MessageType.CONFIG_ENTRY:
         return _apply_config_entry(tx, body)
-    request = _map(msgpack.unpack(body))
-    if type_ in _BATCH_SETS:
-        kind = _BATCH_SETS[type_]
-        for row in _list(request.get(kind.list_field)):
-            _set(tx, kind, _map(row), cas=bool(request.get(b"CAS")))
-        return None
-    if type_ in _BATCH_DELETES:
-        kind, field = _BATCH_DELETES[type_]
-        for row_id in _list(request.get(field)):
-            _delete(tx, kind, msgpack.as_text(row_id))
-        return None
-    if type_ in _SINGLES:
-        return _apply_single(tx, _SINGLES[type_], request)
-    return _apply_acl(tx, type_, request)
+    request = as_map(msgpack.unpack(body))
+    if type_ is MessageType.PREPARED_QUERY:
+        return _apply_single(tx, QUERIES, b"Query", request)
+    if type_ is MessageType.INTENTION:
+        return _apply_single(tx, INTENTIONS, b"Intention", request)
+    return acl.apply(tx, type_, request)
 
 
-def _apply_single(tx: Transaction, kind: _Kind, request: Row) -> None:
-    row = _map(request.get(kind.list_field) or {})
+def apply_intention(tx: Transaction, body: bytes) -> None:
+    """Apply an operation on an intention that is part of a transaction."""
+    _apply_single(tx, INTENTIONS, b"Intention", as_map(msgpack.unpack(body)))
+
+
+def _apply_single(tx: Transaction, kind: Kind, field: bytes, request: Row) -> None:
+    row = as_map(request.get(field) or {})
     match request.get(b"Op"):
+        case b"create" | b"update" if kind is QUERIES:
+            _set_query(tx, row)
         case b"create" | b"update":
-            _set(tx, kind, row, cas=False)
+            _set_intention(tx, row)
         case b"delete":
-            _delete(tx, kind, msgpack.as_text(row.get(kind.id_field)))
+            delete(tx, kind, msgpack.as_text(row.get(b"ID")))
         case other:
-            raise StateError(f"Invalid {kind.table} operation '{msgpack.as_text(other)}'")
+            noun = "PreparedQuery" if kind is QUERIES else "Intention"
+            raise StateError(f"Invalid {noun} operation '{msgpack.as_text(other)}'")
 
 
-def _apply_acl(tx: Transaction, type_: MessageType, request: Row) -> bool:
-    if type_ is MessageType.ACL_BOOTSTRAP:
-        reset = msgpack.as_uint(request.get(b"ResetIndex"))
-        if tx.t.index.get("acl-token-bootstrap", 0) != reset:
-            raise StateError("ACL bootstrap no longer allowed")
-        _set(tx, TOKENS, _map(request.get(b"Token")), cas=False)
-        tx.bump("acl-token-bootstrap")
-        return True
-    # Tokens of before Consul 1.4 have another shape, which only Consul can convert.
-    raise FsmError("legacy ACL command (Consul before 1.4) cannot be applied")
+def _set_query(tx: Transaction, row: Row) -> None:
+    query_id, name = msgpack.as_text(row.get(b"ID")), msgpack.as_text(row.get(b"Name"))
+    if not query_id:
+        raise StateError("Missing Query ID")
+    rows = acl.rows(tx, QUERIES)
+    template = as_map(row.get(b"Template") or {})
+    others = [other for key, other in rows.items() if key != query_id]
+    # A template's name is a prefix, kept apart from the names of other queries.
+    if name and any(msgpack.as_text(other.get(b"Name")) == name for other in others):
+        raise StateError(f"name '{name}' aliases an existing query name")
+    if not name and template.get(b"Type") and any(_is_catch_all(other) for other in others):
+        raise StateError("a query template with an empty name already exists")
+    if _UUID.fullmatch(name) and name in rows:
+        raise StateError(f"name '{name}' aliases an existing query ID")
+    session = msgpack.as_text(row.get(b"Session"))
+    if session and session not in tx.t.sessions:
+        raise StateError(f'invalid session "{session}"')
+    put(tx, QUERIES, row)
 
 
-def _set(tx: Transaction, kind: _Kind, row: Row, *, cas: bool) -> None:
-    table = tx.t.opaque.setdefault(kind.record, {})
-    key = msgpack.as_text(row.get(kind.id_field))
-    existing = table.get(key)
-    if cas:
-        found = existing.get(b"ModifyIndex", 0) if existing else 0
-        if msgpack.as_uint(row.get(b"ModifyIndex")) != found:
-            return
-    if kind is INTENTIONS and row.get(b"Meta") is None:
-        row = {**row, b"Meta": {}}  # as Consul normalizes it
-    created = existing.get(b"CreateIndex", 0) if existing else tx.index
-    tx.put(table, key, {**row, b"CreateIndex": created, b"ModifyIndex": tx.index})
-    tx.bump(kind.table)
-    tx.touch(kind.table)
+def _is_catch_all(row: Row) -> bool:
+    return not row.get(b"Name") and bool(as_map(row.get(b"Template") or {}).get(b"Type"))
 
 
-def _delete(tx: Transaction, kind: _Kind, key: str) -> None:
-    table = tx.t.opaque.get(kind.record, {})
-    if key in table:
-        tx.remove(table, key)
-        tx.bump(kind.table)
-        tx.touch(kind.table)
+def _set_intention(tx: Transaction, row: Row) -> None:
+    intention_id = msgpack.as_text(row.get(b"ID"))
+    if not intention_id:
+        raise StateError("Missing Intention ID")
+    rows = acl.rows(tx, INTENTIONS)
+    existing = rows.get(intention_id)
+    row = {**row, b"Precedence": _precedence(row)}
+    if existing is not None:
+        row[b"CreatedAt"] = existing.get(b"CreatedAt")
+    names = (b"SourceNS", b"SourceName", b"DestinationNS", b"DestinationName")
+    for key, other in rows.items():
+        if key != intention_id and all(other.get(name) == row.get(name) for name in names):
+            raise StateError(f"duplicate intention found: {_described(other)}")
+    if row.get(b"Meta") is None:
+        row[b"Meta"] = {}
+    put(tx, INTENTIONS, row)
+
+
+def _precedence(row: Row) -> int:
+    """The more exact the destination, then the source, the higher (`UpdatePrecedence`)."""
+
+    def exact(namespace: bytes, name: bytes) -> int:
+        if row.get(namespace) == b"*":
+            return 0
+        return 1 if row.get(name) == b"*" else 2
+
+    highest = (3, 6, 9)[exact(b"DestinationNS", b"DestinationName")]
+    return highest - (2 - exact(b"SourceNS", b"SourceName"))
+
+
+def _described(row: Row) -> str:
+    def part(name: bytes) -> str:
+        return msgpack.as_text(row.get(name))
+
+    return (
+        f"{part(b'Action').upper()} {part(b'SourceNS')}/{part(b'SourceName')} => "
+        f"{part(b'DestinationNS')}/{part(b'DestinationName')} "
+        f"(ID: {part(b'ID')}, Precedence: {row.get(b'Precedence', 0)})"
+    )
 
 
 def restore(tx: Transaction, type_: MessageType, body: bytes) -> None:
@@ -138,9 +140,16 @@ def restore(tx: Transaction, type_: MessageType, body: bytes) -> None:
         _, row = _split_config_entry(body)
         tx.put(tx.t.config_entries, _entry_key(row), row)
         return
-    kind = RECORDS[type_]
-    row = _map(msgpack.unpack(body))
-    tx.put(tx.t.opaque.setdefault(type_, {}), msgpack.as_text(row.get(kind.id_field)), row)
+    row = as_map(msgpack.unpack(body))
+    if type_ is MessageType.ACL_BOOTSTRAP:  # of before Consul 1.4
+        tx.bump(acl.BOOTSTRAP, msgpack.as_uint(row.get(b"ModifyIndex")))
+        return
+    if type_ is MessageType.ACL:
+        type_, row = MessageType.ACL_TOKEN_SET, acl.converted(row)
+    key = msgpack.as_text(row.get(KINDS[type_].id_field))
+    if not key:
+        raise WireError(f"record of type {int(type_)} without an ID")
+    tx.put(tx.t.opaque.setdefault(type_, {}), key, row)
 
 
 # --- config entries: a raw that holds the kind and then the request
@@ -149,11 +158,11 @@ def restore(tx: Transaction, type_: MessageType, body: bytes) -> None:
 def _split_config_entry(body: bytes) -> tuple[Row, Row]:
     inner = msgpack.as_bytes(msgpack.unpack(body))
     _, offset = msgpack.unpack_first(inner)
-    request = _map(msgpack.unpack(inner[offset:]))
+    request = as_map(msgpack.unpack(inner[offset:]))
     entry = request.get(b"Entry")
     if isinstance(entry, bytes):  # proxy-defaults marshals itself
         entry = msgpack.unpack(entry)
-    return request, _map(entry)
+    return request, as_map(entry)
 
 
 def encode_config_entry(row: Row) -> bytes:
@@ -175,6 +184,7 @@ def _apply_config_entry(tx: Transaction, body: bytes) -> bool | None:
     op = request.get(b"Op")
     if op == b"delete":
         if existing is not None:
+            config_graph.check(tx, key, None)
             tx.remove(tx.t.config_entries, key)
             tx.bump(CONFIG_ENTRIES)
             tx.touch(CONFIG_ENTRIES)
@@ -185,22 +195,9 @@ def _apply_config_entry(tx: Transaction, body: bytes) -> bool | None:
             return False
     elif op != b"upsert":
         raise StateError(f"invalid config entry operation type: {msgpack.as_text(op)}")
+    config_graph.check(tx, key, row)
     created = existing.get(b"CreateIndex", 0) if existing else tx.index
     tx.put(tx.t.config_entries, key, {**row, b"CreateIndex": created, b"ModifyIndex": tx.index})
     tx.bump(CONFIG_ENTRIES)
     tx.touch(CONFIG_ENTRIES)
     return True
-
-
-def _map(value: object) -> Row:
-    if not isinstance(value, dict):
-        raise WireError("expected a map")
-    return value
-
-
-def _list(value: object) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise WireError("expected a list")
-    return value

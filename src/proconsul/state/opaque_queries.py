@@ -1,11 +1,11 @@
-"""Reads of rows that are kept as they came: config entries and intentions (`state/opaque.py`)."""
+"""Reads of rows that are kept as they came: config entries and intentions (`state/rows`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from proconsul.state.opaque import INTENTIONS, Row
+from proconsul.state.rows import INTENTIONS, Row
 from proconsul.state.tables import CONFIG_ENTRIES, Tables
 from proconsul.state.watch import Answer, Watch, WatchRegistry
 

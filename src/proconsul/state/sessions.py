@@ -14,6 +14,8 @@ from proconsul.domain.catalog import CRITICAL
 from proconsul.domain.session import BEHAVIOR_DELETE, BEHAVIOR_RELEASE, Session
 from proconsul.state import kv
 from proconsul.state.errors import MISSING_NODE, MISSING_SESSION_ID, StateError
+from proconsul.state.rows import QUERIES
+from proconsul.state.rows import delete as delete_row
 from proconsul.state.tables import SESSIONS, Tables, Transaction
 from proconsul.state.watch import Answer, Watch, WatchRegistry
 
@@ -61,6 +63,10 @@ def destroy(tx: Transaction, session_id: str) -> None:
             kv.set_entry(tx, replace(tx.t.kvs[key], session=""), update_session=True)
         if session.lock_delay_ns > 0:
             tx.lock_delays.append((key, session.lock_delay_ns))
+    bound = session.id.encode()
+    for key, query in list(tx.t.opaque.get(QUERIES.record, {}).items()):
+        if query.get(b"Session") == bound:
+            delete_row(tx, QUERIES, key)
 
 
 def delete_of_node(tx: Transaction, node: str) -> None:

@@ -22,7 +22,7 @@ from proconsul.domain.txn import (
     TxnResult,
     TxnServiceOp,
 )
-from proconsul.state import catalog, kv, sessions
+from proconsul.state import catalog, kv, opaque, sessions
 from proconsul.state.errors import StateError
 from proconsul.state.tables import Transaction
 
@@ -52,8 +52,9 @@ def is_read_only(ops: list[TxnOp]) -> bool:
 def _dispatch(tx: Transaction, op: TxnOp) -> list[TxnResult]:
     if op.kv is not None:
         return _kv(tx, op.kv)
-    if op.intention is not None:
-        raise StateError("intentions in transactions are not supported by this server")
+    if bytes(op.intention) != bytes(NIL):
+        opaque.apply_intention(tx, bytes(op.intention))
+        return []
     if op.node is not None:
         return _node(tx, op.node)
     if op.service is not None:

@@ -19,7 +19,7 @@ from proconsul.domain.errors import PermissionDeniedError
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
-from proconsul.state.opaque import Row
+from proconsul.state.rows import Row
 from proconsul.state.watch import Answer
 from proconsul.wire import msgpack
 
