@@ -192,7 +192,8 @@ class Output(Struct):
        order; several may share one sync.
     3. Then `send_durable` may leave, and `persisted(seq)` is called.
 
-    `commit_index` may be applied at once: a quorum holds it.
+    `commit_index` may be applied at once: a quorum holds it. The step that ends leadership may also
+    commit entries of the next leader, so whoever waits for an index has to look at the term.
     """
 
     seq: int

@@ -75,7 +75,8 @@ class Applier:
         self._log: Log | None = None
         self._commit = 0
         self._scheduled: asyncio.Handle | None = None
-        self._waiting: dict[int, asyncio.Future[object]] = {}
+        self._waiting: dict[int, tuple[int, asyncio.Future[object]]] = {}
+        """index -> the term of the entry that is waited for, and who waits."""
         self.index = self.term = 0
         """The last entry applied."""
         self.configuration, self.configuration_index = Configuration(), 0
@@ -107,7 +108,7 @@ class Applier:
         self.configuration, self.configuration_index = meta.configuration, meta.configuration_index
         self._commit = max(self._commit, meta.index)
         for index in [i for i in self._waiting if i <= meta.index]:
-            _fail(self._waiting.pop(index), LeadershipLost())
+            _fail(self._waiting.pop(index)[1], LeadershipLost())
 
     def meta(self) -> SnapshotMeta:
         """What a snapshot taken now covers."""
@@ -118,8 +119,13 @@ class Applier:
         return self._fsm.snapshot()
 
     def wait(self, index: int, future: asyncio.Future[object]) -> None:
-        """`future` gets what applying `index` returns."""
-        self._waiting[index] = future
+        """`future` gets what applying the entry that is at `index` now returns.
+
+        A later leader may have put another there by the time it is committed, in the very step that
+        makes this server a follower: then it is `LeadershipLost`.
+        """
+        assert self._log is not None
+        self._waiting[index] = (self._log.term(index), future)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -136,11 +142,11 @@ class Applier:
     def give_up(self, error: RaftError) -> None:
         """Nobody is to wait any more for what is not committed yet."""
         for index in [i for i in self._waiting if i > self._commit]:
-            _fail(self._waiting.pop(index), error)
+            _fail(self._waiting.pop(index)[1], error)
 
     def fail_all(self, error: Exception) -> None:
         """Nothing will be applied any more."""
-        for future in self._waiting.values():
+        for _, future in self._waiting.values():
             _fail(future, error)
         self._waiting.clear()
         if self._scheduled is not None:
@@ -182,9 +188,13 @@ class Applier:
         elif (configuration := of_entry(entry)) is not None:
             self.configuration, self.configuration_index = configuration, index
         self.index, self.term = index, entry.term
-        future = self._waiting.pop(index, None)
-        if future is not None and not future.done():
+        expected, future = self._waiting.pop(index, (0, None))
+        if future is None or future.done():
+            return
+        if entry.term == expected:
             future.set_result(result)
+        else:
+            _fail(future, LeadershipLost())
 
 
 def _draw(steps: Iterator[None]) -> None:

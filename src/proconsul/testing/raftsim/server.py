@@ -69,7 +69,8 @@ class SimServer:
         self._unwritten: list[Output] = []
         self._writing: list[Output] = []
         self._armed: float | None = None
-        self._waiting: dict[int, tuple[bytes, Answerer]] = {}
+        self._waiting: dict[int, tuple[int, bytes, Answerer]] = {}
+        """index -> term and data of the entry that is waited for, and who waits."""
         self._taking = False
         self.read_only = False
         """The last write found the disk full."""
@@ -134,7 +135,7 @@ class SimServer:
             self.world.faults.on_leader(self)
             return
         waiting, self._waiting = self._waiting, {}
-        for _, answer in waiting.values():
+        for _, _, answer in waiting.values():
             answer(UNKNOWN)
 
     def _write(self) -> None:
@@ -250,7 +251,10 @@ class SimServer:
             result = self._applied(entry)
             waiter = self._waiting.pop(entry.index, None)
             if waiter is not None:
-                data, answer = waiter
+                term, data, answer = waiter
+                if term != entry.term:
+                    answer(UNKNOWN)  # in the step that made us a follower
+                    continue
                 self.world.checks.acknowledged(self, entry, data)
                 answer(Answer(True, result))
 
@@ -306,7 +310,7 @@ class SimServer:
         except RaftError:
             answer(Answer(False, leader=self._leader()))
             return
-        self._waiting[index] = (data, answer)
+        self._waiting[index] = (self.core.state.log.term(index), data, answer)
         self.pump()
 
     def read(self, key: str, answer: Answerer) -> None:
