@@ -81,7 +81,7 @@ def child_probes(path: Path, writing: int) -> NoReturn:
             if txn.get(FORMAT_KEY, db=conf) is not None:
                 _check(txn, logs, conf)
         code = 0
-    except BaseException as error:  # noqa: BLE001 - told to the parent
+    except Exception as error:  # noqa: BLE001 - told to the parent
         os.write(writing, str(error).encode())
     finally:
         os._exit(code)
