@@ -21,7 +21,7 @@ from typing import Any
 import uvloop
 from bench.raft_restart import FIRST_INDEX, key, state
 
-from proconsul.core.raft.types import Config, SnapshotMeta
+from proconsul.core.raft.types import Config, HardState, Output, SnapshotMeta
 from proconsul.domain.kv import DirEntry, KVSRequest
 from proconsul.domain.messages import MessageType, encode_command
 from proconsul.drivers.raft.node import NodeConfig, RaftNode
@@ -90,6 +90,8 @@ async def measure(options: argparse.Namespace, path: Path) -> None:
     async def nowhere(_id: str, _address: str, _deadline: float) -> Stream:
         raise OSError("no route")
 
+    log = LmdbStore(path)
+    log.write([Output(1, HardState(1))])
     snapshots = FileSnapshotStore(path)
     members = Configuration((Server(Suffrage.VOTER, "a", ADDRESS),))
     sink = snapshots.create(SnapshotMeta(FIRST_INDEX + options.keys, 1, members, 1))
@@ -98,7 +100,7 @@ async def measure(options: argparse.Namespace, path: Path) -> None:
     sink.commit()
     node = RaftNode(
         NodeConfig("a", ADDRESS, Config(0.1, 0.1, 0.1)),
-        RaftFsm(), Transport(nowhere), LmdbStore(path), snapshots,
+        RaftFsm(), Transport(nowhere), log, snapshots,
     )  # fmt: skip
     began = time.perf_counter()
     await node.start()
