@@ -235,9 +235,13 @@ def test_what_the_catalog_has_otherwise_is_mended_after_it(
             core = agent.core
             assert isinstance(core, Server)
             await until(lambda: "web" in _services(core))
-            where = {"datacenter": "dc1", "node": "s1", "address": "127.0.0.1"}
-            stray = c.NodeService(id="stray", service="stray", port=1)
-            await core.call("Catalog.Register", c.RegisterRequest(service=stray, **where))
+            stray = c.RegisterRequest(
+                datacenter="dc1",
+                node="s1",
+                address="127.0.0.1",
+                service=c.NodeService(id="stray", service="stray", port=1),
+            )
+            await core.call("Catalog.Register", stray)
             gone = c.DeregisterRequest(datacenter="dc1", node="s1", service_id="web")
             await core.call("Catalog.Deregister", gone)
             await core.lan.user_event(NEW_LEADER_EVENT, b"s1")
@@ -248,4 +252,4 @@ def test_what_the_catalog_has_otherwise_is_mended_after_it(
 
 def _services(server: Server) -> set[str]:
     found = server.store.catalog.node_services("s1").value
-    return {service.service for service in found.services.values()} if found else set()
+    return {one.service for one in (found.services or {}).values()} if found else set()

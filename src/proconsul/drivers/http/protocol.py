@@ -111,7 +111,8 @@ class HttpConnection(asyncio.Protocol):
     @override
     def connection_lost(self, error: Exception | None) -> None:
         self._closing = True
-        self._queue.clear()
+        self._drop_queue()
+        _forget(self._current)
         self._server.connection_closed(self)
         if self._task is not None:
             # Not before its first step: coroutines within it would be complained of as never awaited.
@@ -275,13 +276,17 @@ class HttpConnection(asyncio.Protocol):
             answer = self._server.handler(request)
         except Exception:
             log.exception("handler of %s failed", request.method)
+            _forget(request)
             self._send(plain_error(500), request)
             return
         if isinstance(answer, Response) and answer.stream is None:
+            _forget(request)
             self._send(answer, request)
             return
         self.deadline = float("inf")
         self._task = self._server.scope.spawn("request", self._finish(answer, request))
+        if request.spool is not None:
+            self._task.add_done_callback(lambda _: _forget(request))
         self._task.add_done_callback(self._task_done)
 
     async def _finish(
@@ -345,7 +350,7 @@ class HttpConnection(asyncio.Protocol):
         )
         if close:
             self._closing = True
-            self._queue.clear()
+            self._drop_queue()
         elif self._phase is Phase.IDLE:
             self.deadline = self._server.now() + self._limits.idle_timeout_s
 
@@ -388,6 +393,7 @@ class HttpConnection(asyncio.Protocol):
         """Answer a bad request after those before it, then read nothing more."""
         self._refused = True
         self._body = []
+        _forget(self._current)
         if self._task is None and not self._queue:
             self._send(response, self._current)
             self._closing = True
@@ -403,6 +409,11 @@ class HttpConnection(asyncio.Protocol):
             self._eof = True
         else:
             self._closing = True
+
+    def _drop_queue(self) -> None:
+        for request in self._queue:
+            _forget(request)
+        self._queue.clear()
 
     def _pause_reading(self) -> None:
         if self._transport is not None and not self._paused_reading and not self._closing:
@@ -439,6 +450,12 @@ class HttpConnection(asyncio.Protocol):
             self._close()
             return
         self._eof = True
-        self._queue.clear()
+        self._drop_queue()
         if cancel:
             self._task.cancel()
+
+
+def _forget(request: Request | None) -> None:
+    """Delete the file that a request's body was kept in."""
+    if request is not None and request.spool is not None:
+        request.spool.close()

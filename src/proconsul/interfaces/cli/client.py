@@ -233,9 +233,12 @@ class Client:
         target = quote(path, safe="/-_.~!$&'()*+,;=:@")
         if query:
             target += "?" + urlencode(sorted(query.items()), doseq=True)
+        headers = self._headers()
+        if body is not None and not isinstance(body, bytes):
+            headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
         try:
             with closing(self._connection()) as connection:
-                connection.request(method, target, body=body, headers=self._headers())
+                connection.request(method, target, body=body, headers=headers)
                 response = connection.getresponse()
                 if response.status != 200:
                     text = response.read().decode("utf-8", "replace")
