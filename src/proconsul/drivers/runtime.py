@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from proconsul.drivers.memory import Trimmer, system_heap
+
 if TYPE_CHECKING:
     from proconsul.util.metrics import Metrics
 
@@ -27,15 +29,17 @@ class RuntimeMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._trimmer = Trimmer(system_heap())
         self._began_ns = self._paused_ns = self._runs = 0
 
     async def run(self) -> None:
-        """Measure every `INTERVAL_S`."""
+        """Measure every `INTERVAL_S`, and give back memory that became free."""
         gc.callbacks.append(self._collected)
         try:
             while True:
                 self._measure()
                 await asyncio.sleep(INTERVAL_S)
+                _ = await self._trimmer.look()
         finally:
             gc.callbacks.remove(self._collected)
 
