@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 ORPHANED_FRACTION = 0.1
 """Of the heartbeat timeout: orphaned followers spread their elections over so long."""
 
+DEAF_ELECTIONS = 20
+"""How many elections a leader that became isolated sits out, unless it hears of anybody."""
+
 
 @dataclass(slots=True)
 class _Candidacy:
@@ -75,6 +78,8 @@ class Raft:
         self._installing = 0
         self._orphaned = False
         """The leader's process is gone, and nobody has been heard since."""
+        self._deaf = 0
+        """We led and lost our lease, and nobody has been heard since: elections to sit out."""
 
     # -- life cycle
 
@@ -174,6 +179,7 @@ class Raft:
         true, and `snapshot_installed` or `snapshot_aborted` follows when its bytes have come.
         """
         state = self.state
+        self._deaf = 0
         if not PROTOCOL_VERSION - 1 <= request.protocol_version <= PROTOCOL_VERSION:
             state.reply(token, None, UNSUPPORTED_PROTOCOL)
             return
@@ -270,6 +276,8 @@ class Raft:
 
     def response(self, rid: int, response: Response | None, now: float) -> None:
         """The answer to a `Send`."""
+        if response is not None:
+            self._deaf = 0
         if self._leadership is not None:
             self._leadership.response(rid, response, now)
         elif self._candidacy is not None and isinstance(response, RequestVoteResponse):
@@ -313,7 +321,13 @@ class Raft:
         if self._leadership is not None:
             self._leadership.tick(now)
         elif (at := self.get_timer()) is not None and now >= at:
-            if self._may_campaign():
+            if self._deaf:
+                # It could not win, and on its return its later term would depose who did. Others
+                # who may campaign will be heard; a voter that is fresh may have to be asked.
+                self._deaf -= 1
+                timeout = self.state.config.election_timeout_s
+                self.state.election_at = now + self.state.rng.uniform(timeout, 2 * timeout)
+            elif self._may_campaign():
                 self._campaign(now, transfer=self._orphaned)
             else:
                 self.state.election_at = None
@@ -376,4 +390,6 @@ class Raft:
             if not leadership.deposed:
                 leadership.commit(now)
             if leadership.deposed:
+                isolated = leadership.known_term == state.term
                 self._step_down(leadership.known_term, now)
+                self._deaf = DEAF_ELECTIONS if isolated else 0

@@ -129,6 +129,33 @@ def test_a_vote_is_given_once_the_leader_has_been_silent_for_a_lease() -> None:
         assert reply.response.granted is granted
 
 
+def test_an_isolated_leader_does_not_campaign_until_it_hears_of_somebody() -> None:
+    raft = _machine()
+    raft.start(0.0)
+    raft.bootstrap(_three(), 0.0)
+    _outputs(raft)
+    raft.request(0, TimeoutNowRequest(), 0.0)
+    votes = [s for o in _outputs(raft) for s in o.send_durable if isinstance(s, Send)]
+    raft.response(votes[0].rid, RequestVoteResponse(2, granted=True), 0.0)
+    _outputs(raft)
+    assert raft.state.role is Role.LEADER
+    now = 0.0
+    while now < 10.0:
+        at = raft.get_timer()
+        assert at is not None
+        now = max(now, at)
+        raft.handle_timer(now)
+        _outputs(raft, now=now)
+    assert raft.state.role is Role.FOLLOWER
+    assert raft.state.term == 2
+    raft.request(1, RequestVoteRequest(2, b"b:1", 1, 1), now)
+    _outputs(raft)
+    at = raft.get_timer()
+    assert at is not None
+    raft.handle_timer(at)
+    assert raft.state.role is Role.CANDIDATE
+
+
 def test_a_dead_leader_is_succeeded_before_its_silence_is_noticed() -> None:
     raft = _machine()
     raft.bootstrap(_three(), 0.0)
