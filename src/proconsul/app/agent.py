@@ -79,6 +79,7 @@ class _Process:
         self._signals = 0
         self._failure: Exception | None = None
         self._resolver: Resolver | None = None
+        self._http: HttpServer | None = None
 
     async def run(self) -> int:
         agent = Agent(build.agent_settings(self._config), self._metrics, self._core, self._reload)
@@ -87,11 +88,10 @@ class _Process:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
-        http: HttpServer | None = None
         try:
             services, checks = definitions(self._config)
             await agent.start(services, checks)
-            http = await self._serve_http(agent)
+            await self._serve_http(agent)
             self._start_loops(agent)
             self._write_pid()
             log.info("agent: Consul agent running! node=%s", self._config.node_name)
@@ -100,8 +100,8 @@ class _Process:
             gc.enable()
             await self._until_end(agent)
         finally:
-            if http is not None:
-                await http.aclose()
+            if self._http is not None:
+                await self._http.aclose()
             await self._scope.aclose()
             await agent.aclose()
             self._remove_pid()
@@ -114,7 +114,10 @@ class _Process:
         config = self._config
         if config.server:
             return Server(
-                build.server_config(config), self._metrics, on_member_event, self._core_failed
+                build.server_config(config, lambda: self._config.acl.tokens.replication),
+                self._metrics,
+                on_member_event,
+                self._core_failed,
             )
         return Client(
             build.client_config(config), build.tls_config(config), self._metrics, on_member_event
@@ -126,33 +129,39 @@ class _Process:
         self._exit_status = 1
         self._ended.set()
 
-    async def _serve_http(self, agent: Agent) -> HttpServer:
+    async def _serve_http(self, agent: Agent) -> None:
         config = self._config
-        api = build_api(agent, http_config(config))
-        server = HttpServer(
+        api = build_api(agent, http_config(config, lambda: self._config.acl.tokens.default))
+        server = self._http = HttpServer(
             api,
             admit=api.admit,
             spools=api.spools,
             metrics=self._metrics,
-            limits=HttpLimits(connections_per_client_max=config.limits.http_max_conns_per_client),
+            limits=http_limits(config),
         )
         for address in config.addresses.http:
-            await self._listen(server, address, None)
+            await self._listen(server, address, None, "http")
         if config.addresses.https:
             context = build.https_context(config.tls)
             for address in config.addresses.https:
-                await self._listen(server, address, context)
-        return server
+                await self._listen(server, address, context, "https")
 
     async def _listen(
-        self, server: HttpServer, address: ListenAddress, tls: ssl.SSLContext | None
+        self, server: HttpServer, address: ListenAddress, tls: ssl.SSLContext | None, name: str
     ) -> None:
-        if isinstance(address, str):
-            mode = self._config.http.unix_socket_mode
-            await server.listen_unix(address, mode=int(mode, 8) if mode else 0o755)
-            return
-        timeout = self._config.limits.https_handshake_timeout_s
-        await server.listen_tcp(*address, tls=tls, handshake_timeout_s=timeout)
+        try:
+            if isinstance(address, str):
+                mode = self._config.http.unix_socket_mode
+                await server.listen_unix(address, mode=int(mode, 8) if mode else 0o755)
+                return
+            timeout = self._config.limits.https_handshake_timeout_s
+            await server.listen_tcp(*address, tls=tls, handshake_timeout_s=timeout)
+        except OSError as error:
+            where = address if isinstance(address, str) else host_port(address)
+            raise ConfigError(
+                f"ports.{name}: cannot listen on {where}: {os.strerror(error.errno or 0)}; is "
+                f"another agent running here? Change ports.{name}, addresses.{name} or client_addr"
+            ) from error
 
     def _start_loops(self, agent: Agent) -> None:
         config, scope = self._config, self._scope
@@ -300,6 +309,13 @@ class _Process:
         if core.tls is not None:
             core.tls.reload(build.tls_config(new))
         logs.set_level(new.log.level)
+        if self._http is not None:
+            self._http.limits = http_limits(new)
+        if isinstance(core, Server):
+            core.limit_connections(new.limits.rpc_max_conns_per_client)
+        else:
+            core.limit_calls(new.limits.rpc_rate, new.limits.rpc_max_burst)
+        self._agent.reconfigure(build.agent_settings(new))
         if isinstance(core, Server) and core.federation is not None and core.federation.refresher:
             core.federation.refresher.reload(new.primary_gateways)
         self._agent.registrations.reload(services, checks)
@@ -320,12 +336,17 @@ class _Process:
             Path(self._config.pid_file).unlink(missing_ok=True)
 
 
-def http_config(config: AgentConfig) -> HttpApiConfig:
-    """The HTTP interface's settings."""
+def http_limits(config: AgentConfig) -> HttpLimits:
+    """What one client may open."""
+    return HttpLimits(connections_per_client_max=config.limits.http_max_conns_per_client)
+
+
+def http_config(config: AgentConfig, default_token: Callable[[], str]) -> HttpApiConfig:
+    """The HTTP interface's settings. The default token may change with a reload."""
     return HttpApiConfig(
         datacenter=config.datacenter,
         node_name=config.node_name,
-        default_token=config.acl.tokens.default,
+        default_token=default_token,
         response_headers=config.http.response_headers,
         allow_write_from=tuple(
             ipaddress.ip_network(cidr) for cidr in config.http.allow_write_http_from

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
@@ -112,9 +113,13 @@ class SocketTransport:
                 return
             except OSError as error:
                 await self.aclose()
-                if error.errno != errno.EADDRINUSE or attempt + 1 == attempts:
+                # uvloop tells of UDP's number in the cause alone
+                cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+                if cause.errno != errno.EADDRINUSE or attempt + 1 == attempts:
+                    reason = os.strerror(cause.errno) if cause.errno else str(error)
                     raise TransportError(
-                        f"cannot bind gossip to {self._host}:{self._port}: {error}"
+                        f"cannot bind gossip to {self._host}:{self._port}: {reason}; is another "
+                        "agent running here? See bind_addr, ports.serf_lan and ports.serf_wan"
                     ) from error
 
     async def _bind(self, on_packet: OnPacket, on_stream: OnStream) -> None:

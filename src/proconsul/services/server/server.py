@@ -131,6 +131,7 @@ class Server(ServerAnswers):
         self._listener = self._rpc_listener()
         self._leader: LeaderDuties | None = None
         self._leader_task: asyncio.Task[None] | None = None
+        self._ending = False
         self._started = asyncio.Event()
         self.primary_appeared = Signal()
 
@@ -267,6 +268,7 @@ class Server(ServerAnswers):
 
     async def aclose(self) -> None:
         """Stop everything at once, except that leadership is handed over first."""
+        self._ending = True
         await departure.hand_over(self.raft)
         await self._scope.aclose()
         await self._listener.aclose()
@@ -350,6 +352,8 @@ class Server(ServerAnswers):
         if self.federation is not None:
             self.federation.locator.set_leader(is_leader)
         if is_leader:
+            if self._ending:
+                return
             log.info("cluster leadership acquired")
             self._take_up_duties()
         elif self._leader is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 
 import pytest
 import uvloop
@@ -94,6 +96,24 @@ def test_an_address_in_use_is_refused_by_name(kind: Kind):
         await one.aclose()
 
     uvloop.run(scenario())
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # uvloop leaves it to collection
+@pytest.mark.parametrize("kind_of_socket", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_port_that_somebody_has_is_named(kind_of_socket: socket.SocketKind) -> None:
+    async def scenario(port: int) -> None:
+        inbox = Inbox()
+        transport = SocketTransport("127.0.0.1", port)
+        with pytest.raises(TransportError) as caught:
+            await transport.start(inbox.packet, inbox.stream)
+        assert f"127.0.0.1:{port}: Address already in use" in str(caught.value)
+
+    with socket.socket(socket.AF_INET, kind_of_socket) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if kind_of_socket == socket.SOCK_STREAM:
+            taken.listen()
+        uvloop.run(scenario(taken.getsockname()[1]))
+    gc.collect()
 
 
 def test_accepted_connections_are_bounded():
