@@ -24,6 +24,7 @@ from proconsul.rpc.dialer import HopError
 from proconsul.rpc.direct_dialer import DirectDialer
 from proconsul.rpc.forward import CALL_S
 from proconsul.rpc.methods import METHODS
+from proconsul.rpc.outcome import may_repeat, told
 from proconsul.rpc.pool import ConnectionPool
 from proconsul.rpc.router import AREA_LAN, Router
 from proconsul.rpc.server_meta import ServerMeta
@@ -75,6 +76,7 @@ class Client:
         )
         self.wan: GossipPool | None = None
         self._scope = TaskScope("client")
+        self._rate, self._burst = config.rpc_rate, config.rpc_burst
         self._tokens, self._tokens_at = float(config.rpc_burst), 0.0
         self._servers_changed = asyncio.Event()
 
@@ -141,11 +143,12 @@ class Client:
                     return decode(answer, signature.response)
                 except ProconsulError as error:
                     failure = error
-                    is_remote = getattr(error, "is_remote", False)
-                    if not is_remote:
+                    if not getattr(error, "is_remote", False):
                         self.router.failed(server)
-                    if not self._may_repeat(error, signature.is_read, is_remote):
-                        raise
+                    if not may_repeat(signature, error):
+                        if (failure := told(signature, error)) is error:
+                            raise
+                        raise failure from error
             if loop.time() >= give_up:
                 raise failure
             await self._pause(server is not None)
@@ -173,14 +176,6 @@ class Client:
             return 0.0
         return min(request.max_query_time_ns / 1e9 or 300.0, 600.0) * (1 + 1 / 16)
 
-    @staticmethod
-    def _may_repeat(error: ProconsulError, is_read: bool, is_remote: bool) -> bool:
-        if errors.is_no_leader(error) or isinstance(error, HopError):
-            return True
-        if is_remote:
-            return False
-        return is_read or bool(getattr(error, "safe_to_retry", False))
-
     async def _pause(self, had_server: bool) -> None:
         step = self.config.rpc_hold_s / 16
         self._servers_changed.clear()
@@ -192,14 +187,20 @@ class Client:
         except TimeoutError:
             return
 
+    def limit_calls(self, per_second: float, burst: int) -> None:
+        """`limits.rpc_rate` and `rpc_max_burst` from now on."""
+        if (per_second, burst) != (self._rate, self._burst):
+            self._rate, self._burst = per_second, burst
+            self._tokens = float(burst)
+
     def _admit(self) -> None:
         """`limits.rpc_rate`: a client agent must not overrun its servers."""
-        rate = self.config.rpc_rate
+        rate = self._rate
         if rate < 0:
             return
         now = asyncio.get_running_loop().time()
         filled = self._tokens + (now - self._tokens_at) * rate
-        self._tokens, self._tokens_at = min(float(self.config.rpc_burst), filled), now
+        self._tokens, self._tokens_at = min(float(self._burst), filled), now
         if self._tokens < 1:
             self.metrics.incr("consul.client.rpc.exceeded", 1)
             raise errors.RateExceededError
