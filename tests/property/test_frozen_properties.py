@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proconsul.state import sorted_keys
+from proconsul.domain.catalog import DeregisterRequest, HealthCheck, NodeService, RegisterRequest
+from proconsul.domain.kv import DirEntry, KVSRequest
+from proconsul.domain.messages import MessageType, encode_command
+from proconsul.state import snapshot, sorted_keys
 from proconsul.state.frozen import Views
+from proconsul.state.fsm import Fsm
 from proconsul.state.sorted_keys import SortedKeys
 
 _KEYS = st.integers(0, 60).map(lambda number: f"k{number:02}")
@@ -23,7 +28,7 @@ def test_views_show_one_moment(start: set[str], steps: list[tuple[str, str]], ch
     try:
         rows = {key: f"{key} at the start" for key in start}
         keys = SortedKeys(start)
-        views = Views(rows, keys)
+        views = Views(rows.get, keys)
         reading: list[_Reading] = []
         for number, (what, key) in enumerate([("open", ""), *steps]):
             match what:
@@ -72,3 +77,59 @@ def test_sorted_keys_take_many_at_once(batches: list[list[str]], key: str, chunk
         assert len(keys) == len(list(keys))
     finally:
         sorted_keys._CHUNK = chunk
+
+
+_NODE, _ID = st.sampled_from(["n1", "N2", "n3"]), st.sampled_from(["", "a", "B"])
+_COMMANDS = st.one_of(
+    st.builds(
+        lambda node, id_, port: encode_command(
+            MessageType.REGISTER,
+            RegisterRequest(
+                node=node,
+                address="10.0.0.1",
+                service=NodeService(id=id_, service=id_, port=port) if id_ else None,
+                check=HealthCheck(node=node, check_id=id_, name=str(port)) if port % 2 else None,
+            ),
+        ),
+        _NODE, _ID, st.integers(1, 4),
+    ),
+    st.builds(
+        lambda node, service, check: encode_command(
+            MessageType.DEREGISTER,
+            DeregisterRequest(node=node, service_id=service, check_id=check),
+        ),
+        _NODE, _ID, _ID,
+    ),
+    st.builds(
+        lambda op, key, value: encode_command(
+            MessageType.KVS, KVSRequest(op=op, dir_ent=DirEntry.of(key, value))
+        ),
+        st.sampled_from(["set", "delete", "delete-tree"]), _KEYS, st.sampled_from([b"1", b"2"]),
+    ),
+)  # fmt: skip
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(
+    st.lists(_COMMANDS, max_size=25),
+    st.lists(st.tuples(_COMMANDS, st.integers(0, 3)), max_size=25),
+)
+def test_a_snapshot_is_of_one_moment(
+    before: list[bytes], meanwhile: list[tuple[bytes, int]]
+) -> None:
+    size, snapshot._CHUNK_BYTES = snapshot._CHUNK_BYTES, 1  # a record a piece
+    try:
+        fsm = Fsm()
+        for index, command in enumerate(before, start=2):
+            fsm.apply(index, command)
+        expected = b"".join(fsm.snapshot())
+        pieces, found = fsm.snapshot(), b""
+        for index, (command, drawn) in enumerate(meanwhile, start=100):
+            fsm.apply(index, command)
+            found += b"".join(islice(pieces, drawn))
+        assert found + b"".join(pieces) == expected
+        copy = Fsm()
+        copy.restore([expected])
+        assert b"".join(copy.snapshot()) == expected
+    finally:
+        snapshot._CHUNK_BYTES = size

@@ -111,6 +111,9 @@ def ensure_node(tx: Transaction, node: Node) -> None:
         tx.remove(t.node_ids, stored.id.lower())
     if node.id:
         tx.put(t.node_ids, node.id.lower(), key)
+    t.node_views.keep(key)
+    if stored is None:
+        tx.add_sorted(t.node_keys, key)
     tx.put(t.nodes, key, node)
     tx.bump(NODES)
     tx.touch(NODES, ("node", key))
@@ -146,6 +149,8 @@ def delete_node(tx: Transaction, name: str) -> None:
         tx.remove(t.coordinates, at)
         tx.bump(COORDINATES)
         tx.touch(COORDINATES, ("coordinate", key))
+    t.node_views.keep(key)
+    tx.discard_sorted(t.node_keys, key)
     tx.remove(t.nodes, key)
     if node.id and t.node_ids.get(node.id.lower()) == key:
         tx.remove(t.node_ids, node.id.lower())
@@ -191,6 +196,7 @@ def ensure_service(tx: Transaction, node: str, service: NodeService) -> None:
             tx.touch(("service", existing.service.lower()))
     elif not tx.preserve:
         row = replace(row, create_index=tx.index, modify_index=tx.index)
+    tx.t.node_views.keep(key[0])
     tx.put(tx.group(tx.t.services, key[0]), key[1], row)
     tx.put(tx.group(tx.t.service_names, row.service.lower()), key, None)
     tx.put(tx.group(tx.t.service_kinds, row.kind), key, None)
@@ -229,6 +235,7 @@ def delete_service(tx: Transaction, node: str, service_id: str) -> None:
         if check.service_id.lower() == key[1]:
             delete_check(tx, node, check.check_id)
     tx.bump(CHECKS)
+    t.node_views.keep(key[0])
     tx.ungroup(t.services, key[0], key[1])
     _unlink_service(tx, key, row)
     tx.bump(SERVICES)
@@ -298,6 +305,7 @@ def ensure_check(tx: Transaction, check: HealthCheck) -> None:
     if existing is not None:
         _unlink_check(tx, existing)
     key = (node, check.check_id.lower())
+    t.node_views.keep(node)
     tx.put(tx.group(t.checks, node), key[1], check)
     if check.service_name:
         tx.put(tx.group(t.check_services, check.service_name.lower()), key, None)
@@ -327,6 +335,7 @@ def delete_check(tx: Transaction, node: str, check_id: str) -> None:
         _raise_services_of_node(tx, key)
         tx.bump(SERVICES)
     _unlink_check(tx, existing)
+    tx.t.node_views.keep(key)
     tx.ungroup(tx.t.checks, key, existing.check_id.lower())
     tx.bump(CHECKS)
     tx.touch(CHECKS, ("node-checks", key))

@@ -8,21 +8,22 @@ a snapshot of a million rows costs neither the writers nor the event loop a paus
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from proconsul.state.sorted_keys import SortedKeys
 
 V = TypeVar("V")
+Get = Callable[[str], V | None]
 
 
 class View(Generic[V]):
     """The rows of one moment, in order of their keys. Iterate once."""
 
-    __slots__ = ("__weakref__", "_at", "_before", "_changed", "_done", "_keys", "_rows")
+    __slots__ = ("__weakref__", "_at", "_before", "_changed", "_done", "_get", "_keys")
 
-    def __init__(self, rows: dict[str, V], keys: SortedKeys) -> None:
-        self._rows, self._keys = rows, keys
+    def __init__(self, get: Get[V], keys: SortedKeys) -> None:
+        self._get, self._keys = get, keys
         self._before: dict[str, V | None] = {}
         """What rows that were changed since were then; None if they did not exist."""
         self._changed = SortedKeys()
@@ -35,7 +36,7 @@ class View(Generic[V]):
         """The row of `key` is about to change."""
         if self._done or key in self._before or (self._at is not None and key <= self._at):
             return
-        self._before[key] = self._rows.get(key)
+        self._before[key] = self._get(key)
         self._changed.add(key)
 
     def __iter__(self) -> Iterator[tuple[str, V]]:
@@ -48,24 +49,23 @@ class View(Generic[V]):
         yield from self._read([], last)
 
     def _read(self, keys: list[str], changed: list[str]) -> list[tuple[str, V]]:
-        rows = self._rows
-        if not changed:
-            return [(key, rows[key]) for key in keys]
-        found: list[tuple[str, V]] = []
-        for key in sorted({*keys, *changed}):
-            row = self._before.pop(key) if key in self._before else rows[key]
-            if row is not None:
-                found.append((key, row))
-        return found
+        get, before = self._get, self._before
+        if changed:
+            keys = sorted({*keys, *changed})
+        rows = ((key, before.pop(key) if key in before else get(key)) for key in keys)
+        return [(key, row) for key, row in rows if row is not None]
 
 
 class Views(Generic[V]):
-    """The readers of one table. A reader that is dropped is forgotten."""
+    """The readers of one table, whose rows `get` gives, None if there is none.
 
-    __slots__ = ("_keys", "_rows", "_views")
+    A reader that is dropped is forgotten.
+    """
 
-    def __init__(self, rows: dict[str, V], keys: SortedKeys) -> None:
-        self._rows, self._keys = rows, keys
+    __slots__ = ("_get", "_keys", "_views")
+
+    def __init__(self, get: Get[V], keys: SortedKeys) -> None:
+        self._get, self._keys = get, keys
         self._views: list[weakref.ref[View[V]]] = []
 
     def __bool__(self) -> bool:
@@ -73,7 +73,7 @@ class Views(Generic[V]):
 
     def open(self) -> View[V]:
         """Read the table as it is now."""
-        view = View(self._rows, self._keys)
+        view = View(self._get, self._keys)
         self._views.append(weakref.ref(view, self._views.remove))
         return view
 

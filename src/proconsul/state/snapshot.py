@@ -1,7 +1,7 @@
 """Snapshots in Consul's format (`agent/consul/fsm/snapshot_oss.go`).
 
 A header `{LastIndex}`, then records: a type byte and a msgpack value. They are the state of one
-moment, though encoded while they are drawn: of keys and tombstones, which may be a million, the old
+moment, though encoded while they are drawn: of nodes, keys and tombstones, which may be many, the old
 rows are kept as they change (`frozen`), of the other tables the pointers are copied at once.
 `restore` reads the format.
 """
@@ -10,17 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
-from typing import Any
 
 from proconsul.domain.base import GoStruct, encode
-from proconsul.domain.catalog import HealthCheck, Node, NodeService, RegisterRequest
+from proconsul.domain.catalog import RegisterRequest
 from proconsul.domain.federation import FEDERATION_UPSERT, FederationStateRequest
 from proconsul.domain.kv import DirEntry
 from proconsul.domain.messages import MessageType
 from proconsul.state import opaque
 from proconsul.state.chunking import Chunker
 from proconsul.state.frozen import View
-from proconsul.state.tables import Tables
+from proconsul.state.tables import NodeRows, Tables
 from proconsul.wire import msgpack
 
 _CHUNK_BYTES = 64 << 10
@@ -59,12 +58,7 @@ def _pieces(header: bytes, records: list[Iterator[tuple[MessageType, bytes]]]) -
 
 def _records(t: Tables, chunker: Chunker) -> list[Iterator[tuple[MessageType, bytes]]]:
     """One group after the other, in Consul's order. Copies happen here, encoding later."""
-    nothing: dict[str, Any] = {}
-    nodes = [
-        (key, row, [*t.services.get(key, nothing).items()], [*t.checks.get(key, nothing).items()])
-        for key, row in t.nodes.items()
-    ]
-    kvs, stones = t.kv_views.open(), t.tombstone_views.open()
+    nodes, kvs, stones = t.node_views.open(), t.kv_views.open(), t.tombstone_views.open()
     states = [
         FederationStateRequest(op=FEDERATION_UPSERT, state=row)
         for _, row in sorted(t.federation_states.items())
@@ -108,15 +102,12 @@ def _tombstones(view: View[int]) -> Iterator[tuple[MessageType, bytes]]:
         yield MessageType.TOMBSTONE, encode(DirEntry(key=key, modify_index=index))
 
 
-def _registrations(
-    nodes: list[tuple[str, Node, list[tuple[str, NodeService]], list[tuple[str, HealthCheck]]]],
-) -> Iterator[tuple[MessageType, bytes]]:
-    nodes.sort(key=itemgetter(0))
-    for _, node, services, checks in nodes:
+def _registrations(view: View[NodeRows]) -> Iterator[tuple[MessageType, bytes]]:
+    for _, (node, services, checks) in view:
         for service, check in (
             (None, None),
-            *((row, None) for _, row in sorted(services, key=itemgetter(0))),
-            *((None, row) for _, row in sorted(checks, key=itemgetter(0))),
+            *((row, None) for _, row in sorted(services.items(), key=itemgetter(0))),
+            *((None, row) for _, row in sorted(checks.items(), key=itemgetter(0))),
         ):
             request = RegisterRequest(
                 datacenter=node.datacenter,

@@ -8,6 +8,7 @@ and remembers which questions it concerns.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 from proconsul.domain.catalog import HealthCheck, Node, NodeService
@@ -45,13 +46,18 @@ InstanceKey = tuple[str, str]
 """(node, service or check ID), both in lower case."""
 
 
+NodeRows = tuple[Node, dict[str, NodeService], dict[str, HealthCheck]]
+"""A node with its services and checks."""
+
+
 class Tables:
     """All rows of one state. Replaced as a whole on restore."""
 
     __slots__ = (
         "autopilot", "ca_config", "ca_provider_states", "ca_roots", "check_services", "checks",
         "config_entries", "connect_names", "coordinates", "federation_states", "index",
-        "kv_keys", "kv_views", "kvs", "node_ids", "nodes", "opaque", "service_kinds",
+        "kv_keys", "kv_views", "kvs", "node_ids", "node_keys", "node_views", "nodes", "opaque",
+        "service_kinds",
         "service_names", "services", "session_keys", "sessions", "tombstone_keys",
         "tombstone_views", "tombstones",
     )  # fmt: skip
@@ -66,13 +72,18 @@ class Tables:
         self.connect_names: dict[str, dict[InstanceKey, None]] = {}
         self.checks: dict[str, dict[str, HealthCheck]] = {}
         self.check_services: dict[str, dict[InstanceKey, None]] = {}
+        self.node_keys = SortedKeys()
+        self.node_views: Views[NodeRows] = Views(
+            # Of the tables, not of self: a cycle would keep a state that was replaced alive.
+            partial(_rows_of_node, self.nodes, self.services, self.checks), self.node_keys
+        )  # fmt: skip
         self.coordinates: dict[InstanceKey, NodeCoordinate] = {}
         self.kvs: dict[str, DirEntry] = {}
         self.kv_keys = SortedKeys()
-        self.kv_views: Views[DirEntry] = Views(self.kvs, self.kv_keys)
+        self.kv_views: Views[DirEntry] = Views(self.kvs.get, self.kv_keys)
         self.tombstones: dict[str, int] = {}
         self.tombstone_keys = SortedKeys()
-        self.tombstone_views: Views[int] = Views(self.tombstones, self.tombstone_keys)
+        self.tombstone_views: Views[int] = Views(self.tombstones.get, self.tombstone_keys)
         self.sessions: dict[str, Session] = {}
         self.session_keys: dict[str, dict[str, None]] = {}
         self.federation_states: dict[str, FederationState] = {}
@@ -92,7 +103,7 @@ class Tables:
 
         At once it would take 100 ms for a million rows. What a snapshot still reads is left alone.
         """
-        if self.kv_views or self.tombstone_views:
+        if self.kv_views or self.tombstone_views or self.node_views:
             return
         names = [name for name in Tables.__slots__ if isinstance(getattr(self, name), dict)]
         for table in (getattr(self, name) for name in names):
@@ -103,6 +114,18 @@ class Tables:
         for keys in (self.kv_keys, self.tombstone_keys):
             while keys.shrink():
                 yield
+
+
+def _rows_of_node(
+    nodes: dict[str, Node],
+    services: dict[str, dict[str, NodeService]],
+    checks: dict[str, dict[str, HealthCheck]],
+    key: str,
+) -> NodeRows | None:
+    node = nodes.get(key)
+    if node is None:
+        return None
+    return node, dict(services.get(key, ())), dict(checks.get(key, ()))
 
 
 class Transaction:
