@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 
 from proconsul.core.raft.types import Config, Role
-from proconsul.testing.linearizability import Operation, assert_linearizable
+from proconsul.testing.linearizability import Kind, Operation, assert_linearizable
 from proconsul.testing.raftsim.client import Client
 from proconsul.testing.raftsim.clock import Timeline
 from proconsul.testing.raftsim.faults import Faults
@@ -102,9 +103,10 @@ class World:
         self.faults.stop()
         self.unlucky = 0.0
         self.note("no more faults")
-        healed_at = self._heal()
         for client in self._clients:
             client.stopped = True
+        healed_at = self._heal()
+        self._read_all()
         self.time.run(5)
         assert_linearizable(self.history)
         unknown = sum(op.returned is None for op in self.history)
@@ -129,6 +131,20 @@ class World:
                 leader.propose(b"set final  1", accepted.append)
             self.time.run(0.5)
         return self.time.now
+
+    def _read_all(self) -> None:
+        """Whatever was acknowledged must be there in the end."""
+        leader, called = self.leader(), self.time.now
+        assert leader is not None
+
+        def seen(key: str, answer: Answer) -> None:
+            if answer.ok:
+                value = answer.result.decode() if isinstance(answer.result, bytes) else None
+                times = called, self.time.now
+                self.history.append(Operation("end", key, Kind.READ, None, value, *times))
+
+        for key in sorted({operation.key for operation in self.history}):
+            leader.read(key, partial(seen, key))
 
     def _is_well(self, accepted: list[Answer]) -> bool:
         leader = self.leader()
