@@ -35,16 +35,15 @@ def test_a_life_of_a_cluster(clusters: Callable[..., Cluster], mixture: str) -> 
     cluster.same_everywhere()
 
     # The leader dies, another follows, the dead one comes back and catches up.
-    for round_ in range(1 if mixture == "ooo" else 2):
-        leader = cluster.leader()
-        leader.stop()
-        others = [s for s in cluster.servers if s is not leader]
-        assert cluster.leader(others) is not leader
-        write_something(others[0], f"killed-{round_}")
-        write_by_its_own(cluster, f"round-{round_}", others)
-        leader.start()
-        cluster.settled()
-        cluster.same_everywhere()
+    leader = cluster.leader()
+    leader.stop()
+    others = [s for s in cluster.servers if s is not leader]
+    assert cluster.leader(others) is not leader
+    write_something(others[0], "killed")
+    write_by_its_own(cluster, "second", others)
+    leader.start()
+    cluster.settled()
+    cluster.same_everywhere()
 
     # A follower dies and comes back.
     if mixture == "ooo":
@@ -66,7 +65,9 @@ def test_a_life_of_a_cluster(clusters: Callable[..., Cluster], mixture: str) -> 
     kept = [t for t in STATE if t.startswith(("/v1/kv", "/v1/catalog/service/", "/v1/connect"))]
     assert {t: before[t][:2] for t in kept} == {t: after[t][:2] for t in kept}
 
-    # One leaves for good.
+    # One leaves for good (in mixtures: test_rolling_replacement).
+    if mixture != "ooo":
+        return
     leaver = next(s for s in cluster.servers if s is not cluster.leader())
     leaver.put("/v1/agent/leave")
     leaver.wait_exit()
