@@ -139,10 +139,9 @@ def _autopilot(config: AgentConfig) -> AutopilotConfig:
     )
 
 
-def server_config(config: AgentConfig) -> ServerConfig:
-    """What a server core is started with."""
+def server_config(config: AgentConfig, replication_token: Callable[[], str]) -> ServerConfig:
+    """What a server core is started with. The token is asked for at every use: it may change."""
     addresses, raft, limits = config.addresses, config.raft, config.limits
-    token = config.acl.tokens.replication
     return ServerConfig(
         identity=identity(config),
         lan=_lan(config),
@@ -174,7 +173,7 @@ def server_config(config: AgentConfig) -> ServerConfig:
         connect_enabled=config.connect.enabled,
         mesh_gateway_federation=config.federates_through_gateways,
         federation_prune_s=config.federation_state_prune_interval_s,
-        replication_token=lambda: token,
+        replication_token=replication_token,
     )
 
 

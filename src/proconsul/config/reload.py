@@ -8,10 +8,23 @@ from typing import Any, NamedTuple
 from proconsul.config.model import AgentConfig
 
 _RELOADABLE = frozenset(
-    {"check_definitions", "log.level", "primary_gateways", "service_definitions", "tls"}
+    {
+        "acl.tokens",
+        "check_definitions",
+        "checks.discard_output",
+        "limits.http_max_conns_per_client",
+        "limits.rpc_max_burst",
+        "limits.rpc_max_conns_per_client",
+        "limits.rpc_rate",
+        "log.level",
+        "node_meta",
+        "primary_gateways",
+        "service_definitions",
+        "tls",
+    }
 )
-"""Field paths of AgentConfig that `app.agent` takes over. Consul reloads a few more (limits, tokens,
-node meta); until ours does, a change of those is reported as needing a restart."""
+"""Field paths of AgentConfig that `app.agent` takes over: what Consul does of the settings that there
+are here (`reloadConfigInternal` in agent/agent.go), and `primary_gateways`."""
 
 
 class Changes(NamedTuple):

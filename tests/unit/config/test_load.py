@@ -264,5 +264,12 @@ def test_a_data_directory_that_cannot_be(tmp_path: Path) -> None:
 
 def test_reload_sorts_the_changes() -> None:
     old = replace(hcl("").config, node_id="resolved")
-    new = hcl('log_level = "WARN" domain = "x" limits { rpc_rate = 5 }').config
-    assert reloadable(old, new) == (["log.level"], ["limits.rpc_rate", "dns.domain"])
+    new = hcl(
+        """log_level = "WARN" domain = "x" node_meta { rack = "2" } discard_check_output = true
+        limits { rpc_rate = 5 kv_max_value_size = 1000 } acl { tokens { replication = "x" } }"""
+    ).config
+    assert reloadable(old, new) == (
+        ["node_meta", "limits.rpc_rate", "acl.tokens.replication", "log.level",
+         "checks.discard_output"],
+        ["limits.kv_max_value_size", "dns.domain"],
+    )  # fmt: skip

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from proconsul.domain.definitions import (
     DefinitionError,
     ServiceDefinition,
 )
+from proconsul.domain.errors import RateExceededError
+from proconsul.domain.options import DCSpecificRequest
 from proconsul.services.agent import agent as agent_module
 from proconsul.services.agent.agent import Agent
 from proconsul.services.agent.client import Client
@@ -159,6 +162,37 @@ def test_views_for_http_and_info() -> None:
             assert agent.reloads == ["s1"]  # type: ignore[attr-defined]
 
     _run(test)
+
+
+def test_what_a_reload_changes_reaches_catalog_and_limits() -> None:
+    async def test() -> None:
+        first, second = _agent("s1"), _agent("c1", server=False)
+        async with _running(first, second):
+            server, plain = _server(first), second.core
+            assert isinstance(plain, Client)
+            host, port = server.lan.local().address
+            await second.join(f"{host}:{port}", False, "")
+            await until(lambda: server.store.catalog.node("c1").value)
+            second.reconfigure(
+                replace(second.settings, node_meta={"rack": "2"}, discard_check_output=True)
+            )
+            second.anti_entropy.trigger_full()
+            await until(lambda: _meta(server, "c1") == {"rack": "2"})
+            assert second.self_info("")["Meta"] == {"rack": "2"}
+            assert second.local.discard_output
+            plain.limit_calls(0.0, 0)
+            request = DCSpecificRequest(datacenter="dc1")
+            with pytest.raises(RateExceededError):
+                await plain.call("Status.Leader", request)
+            plain.limit_calls(-1.0, 1)
+            assert await plain.call("Status.Leader", request)
+
+    _run(test)
+
+
+def _meta(server: Server, node: str) -> object:
+    row = server.store.catalog.node(node).value
+    return row.meta if row is not None else None
 
 
 def test_clients_register_through_servers_and_send_their_coordinates() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from proconsul import CONSUL_VERSION, VERSION
@@ -88,6 +89,17 @@ class Agent:
             settings.agent_token,
         )
         self.proxies = ProxySource(identity, self.core, self.local)
+
+    def reconfigure(self, settings: AgentSettings) -> None:
+        """Take over what a reload may change of these."""
+        self.settings = replace(
+            self.settings,
+            node_meta=settings.node_meta,
+            discard_check_output=settings.discard_check_output,
+            agent_token=settings.agent_token,
+        )
+        self.local.discard_output = settings.discard_check_output
+        self.anti_entropy.reconfigure(settings.node_meta, settings.agent_token)
 
     # -- life ------------------------------------------------------------------------------
 

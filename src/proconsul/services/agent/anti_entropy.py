@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import msgspec
@@ -75,6 +75,11 @@ class AntiEntropy:
         self._wake = asyncio.Event()
         self._full_wanted = True
         self.cluster_size = 1
+
+    def reconfigure(self, node_meta: Mapping[str, str], agent_token: str) -> None:
+        """Tell the catalog this of the node from the next comparison on."""
+        self._id = replace(self._id, meta=dict(node_meta))
+        self._token = agent_token
 
     def trigger(self) -> None:
         """Something changed here: send it."""

@@ -52,7 +52,7 @@ class LocalState:
     ) -> None:
         self._node = node
         self._update_interval_s = update_interval_s
-        self._discard_output = discard_output
+        self.discard_output = discard_output
         self._services: dict[str, ServiceEntry] = {}
         self._checks: dict[str, CheckEntry] = {}
         self._subscribers: list[Callable[[], None]] = []
@@ -144,7 +144,7 @@ class LocalState:
                 check, service_name=service.service, service_tags=service.tags
             )
         check = msgspec.structs.replace(
-            check, node=self._node, output="" if self._discard_output else check.output
+            check, node=self._node, output="" if self.discard_output else check.output
         )
         entry = CheckEntry(check, token)
         if check.status == CRITICAL:
@@ -169,7 +169,7 @@ class LocalState:
             entry.critical_since = now if entry.critical_since is None else entry.critical_since
         else:
             entry.critical_since = None
-        if self._discard_output:
+        if self.discard_output:
             output = ""
         if entry.check.status == status and entry.check.output == output:
             return

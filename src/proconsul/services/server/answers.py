@@ -169,6 +169,10 @@ class ServerAnswers:
             m.tags.get("dc") == datacenter and m.status is not MemberStatus.LEFT for m in members
         )
 
+    def limit_connections(self, per_client: int) -> None:
+        """`limits.rpc_max_conns_per_client` from now on; those that are there stay."""
+        self._listener.limiter.limit = per_client
+
     def allow_gateways(self, hosts: set[str]) -> None:
         """Addresses that many remote clients come from: they get an allowance of connections."""
         self._listener.limiter.gateways = frozenset(hosts)
