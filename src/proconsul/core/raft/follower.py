@@ -21,18 +21,23 @@ from proconsul.wire.raft import (
 if TYPE_CHECKING:
     from proconsul.core.raft.state import State
 
+HINT_ENTRIES_MAX = 4096
+"""Entries looked at, back from the end, to find where a leader's log may agree."""
+
 
 def append_entries(state: State, token: object, request: AppendEntriesRequest, now: float) -> None:
     """Answer an AppendEntries of a current leader; the caller has dealt with the terms."""
     last_log = state.log.last_index
-    ok, hint = _append(state, request)
+    ok, retry = _append(state, request)
     if ok:
         state.heard(now)
     else:
         state.election_at = state.election_at or now + state.config.heartbeat_timeout_s
+        if retry:
+            last_log = _last_agreeable(state, request)
     # A heartbeat says nothing about the log, so it need not wait for the disk.
     durable = not request.is_heartbeat
-    response = AppendEntriesResponse(state.term, last_log, ok, hint)
+    response = AppendEntriesResponse(state.term, last_log, ok, retry)
     state.reply(token, response, durable=durable)
 
 
@@ -59,6 +64,22 @@ def _append(state: State, request: AppendEntriesRequest) -> tuple[bool, bool]:
     if (commit := min(request.leader_commit, vouched)) > state.commit_index:
         state.commit(commit)
     return True, False
+
+
+def _last_agreeable(state: State, request: AppendEntriesRequest) -> int:
+    """The last index at which this log may agree with that of the leader who asked.
+
+    The reference names its last index here, and so is led back through a false tail entry by
+    entry. No entry of a later term than the leader's at `prev` can be in the leader's log before
+    it; what is committed agrees for certain. Either leader goes on behind the index it is told.
+    """
+    log = state.log
+    index = min(request.prev_log_index - 1, log.last_index)
+    for _ in range(HINT_ENTRIES_MAX):
+        if index <= state.commit_index or log.term(index) <= request.prev_log_term:
+            break
+        index -= 1
+    return index
 
 
 def _agrees(state: State, index: int, term: int) -> bool:

@@ -28,7 +28,7 @@ class Faults:
             self._one_way, self._swizzle, self._weather, self._slow_link, self._pause,
             self._slow_disk, self._failing_disk, self._full_disk, self._crash_leader,
             self._burst, self._burst, self._rumour, self._isolate_leader, self._pause_leader,
-            self._slow_leader, self._needless_snapshot,
+            self._slow_leader, self._needless_snapshot, self._usurp,
         ]  # fmt: skip
         duties: list[Callable[[], None]] = [self._snapshot, self._transfer]
         if world.membership:
@@ -90,10 +90,7 @@ class Faults:
             self._world.note(f"{server.name} crashes")
             server.crash()
             self._later(duration_s, partial(self._up, server))
-            for other in self._world.servers.values():
-                if other.life.alive and self._world.rng.random() < 0.3:
-                    other.core.leader_died(server.name, other.now())  # it saw a connection close
-                    other.pump()
+            self._announce_death(server, 0.3)
 
     def _up(self, server: SimServer) -> None:
         if not server.life.alive:
@@ -152,6 +149,19 @@ class Faults:
         if leader is not None:
             self._cut(self._around({leader.name}), self._lasting_s(), f"cut off: {leader.name}")
 
+    def _usurp(self) -> None:
+        """The leader is cut off, and the others take that for its death: for a while two lead."""
+        leader = self._world.leader()
+        if leader is not None:
+            self._isolate_leader()
+            self._announce_death(leader, 0.7)
+
+    def _announce_death(self, leader: SimServer, share: float) -> None:
+        for other in self._world.servers.values():
+            if other.life.alive and self._world.rng.random() < share:
+                other.core.leader_died(leader.name, other.now())
+                other.pump()
+
     def _one_way(self) -> None:
         name = self._any().name
         outwards = self._world.rng.random() < 0.5
@@ -200,6 +210,8 @@ class Faults:
         delay_s = rng.uniform(0.2, 2.0)
         links.update((pair, delay_s) for pair in pairs)
         self._world.note(f"what {leader.name} hears is {delay_s:.2f} s old")
+        if rng.random() < 0.5:
+            self._later(delay_s / 2, partial(self._announce_death, leader, 0.7))
 
         def recover() -> None:
             for pair in pairs:
