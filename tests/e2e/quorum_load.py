@@ -69,15 +69,16 @@ class Load:
     # -- what the test asks
 
     async def settled(self) -> Host:
-        """The leader, once every server knows it and serves consistent reads."""
+        """The leader, once every server that runs knows it and serves consistent reads."""
         deadline = asyncio.get_running_loop().time() + SETTLED_S
         while True:
+            servers = [h for h in self.world.servers() if self.world.agent(h).running]
             try:
-                said = {await self._leader_at(host) for host in self.world.servers()}
-                leader = next((h for h in self.world.servers() if said == {f"{h.lan}:8300"}), None)
+                said = {await self._leader_at(host) for host in servers}
+                leader = next((host for host in servers if said == {f"{host.lan}:8300"}), None)
                 if leader is None:
                     raise OSError(f"they speak of {said}")
-                for host in self.world.servers():
+                for host in servers:
                     await self._read(host, "settled")
                 return leader
             except (OSError, RefusedError) as error:
@@ -98,7 +99,7 @@ class Load:
         The registers' last values become part of the history.
         """
         host = await self.settled()
-        answer = await self._ask(host, "GET", "/v1/kv/beat/?keys&consistent", b"", 10.0)
+        answer = await self.ask(host, "GET", "/v1/kv/beat/?keys&consistent", b"", 10.0)
         present = set(json.loads(answer.body))
         for key in {operation.key for operation in self.history}:
             await self._record("end", key, Kind.READ, None, lambda key=key: self._value(host, key))
@@ -179,7 +180,7 @@ class Load:
     # -- requests
 
     async def _put(self, host: Host, key: str, value: str, query: str = "") -> bool:
-        answer = await self._ask(host, "PUT", f"/v1/kv/{key}{query}", value.encode(), PATIENCE_S)
+        answer = await self.ask(host, "PUT", f"/v1/kv/{key}{query}", value.encode(), PATIENCE_S)
         accepted = answer.body.strip() == b"true"
         if accepted:
             self.accepted.append(asyncio.get_running_loop().time())
@@ -190,7 +191,7 @@ class Load:
 
     async def _read(self, host: Host, key: str) -> tuple[str | None, int]:
         """(value, index for a compare-and-set)."""
-        answer = await self._ask(host, "GET", f"/v1/kv/{key}?consistent", b"", PATIENCE_S)
+        answer = await self.ask(host, "GET", f"/v1/kv/{key}?consistent", b"", PATIENCE_S)
         if answer.status == 404:
             return None, 0
         (row,) = json.loads(answer.body)
@@ -203,8 +204,8 @@ class Load:
         except (OSError, ValueError):
             return ""
 
-    async def _ask(
-        self, host: Host, method: str, path: str, body: bytes, timeout_s: float
+    async def ask(
+        self, host: Host, method: str, path: str, body: bytes = b"", timeout_s: float = 10.0
     ) -> Answer:
         """A 200 or 404. Raises `RefusedError` and, if the outcome is unknown, OSError."""
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ PRESENT_S = 4.5
 """How long a fault stays: longer than writes may be without a leader."""
 CALM_S = 1.5
 """Between healing and the next fault, at least."""
+HANDED_OVER_S = ELECTION_TIMEOUT_S / 2
+"""A leader that says that it goes: nobody may have to notice its silence."""
 SLACK_S = 0.25
 """Elections are drawn by lot: a few of them cannot tell smaller differences of medians."""
 
@@ -52,8 +55,7 @@ _TWO = (
     Step(leader=Fault.PAUSE, follower=Fault.KILL),
     Step(leader=Fault.CUT, follower=Fault.CUT_OUT),
     Step(leader=Fault.CUT_IN, follower=Fault.KILL),
-    Step(leader=Fault.CUT_OUT),
-    Step(follower=Fault.CUT),
+    Step(leader=Fault.CUT_OUT, follower=Fault.CUT),
 )
 
 
@@ -142,3 +144,29 @@ def test_nothing_is_lost_and_writes_go_on(
     medians = statistics.median(mine.of_leaders()), statistics.median(real.of_leaders())
     print(f"[measured] median without a write: ours {medians[0]:.2f} s, Consul {medians[1]:.2f} s")
     assert medians[0] <= medians[1] + SLACK_S
+
+
+@pytest.mark.parametrize("how", ["leave", "SIGTERM"])
+def test_a_leader_that_goes_costs_no_election(worlds: Worlds, how: str) -> None:
+    with worlds(quorum_spec(3)) as world:
+        load = Load(world, random.Random(0))
+
+        async def main() -> float:
+            clock = asyncio.get_running_loop().time
+            async with load.running():
+                leader = await load.settled()
+                start = clock()
+                if how == "leave":
+                    await load.ask(leader, "PUT", "/v1/agent/leave")
+                else:
+                    world.agent(leader).signal(signal.SIGTERM)
+                await asyncio.sleep(GAP_S_MAX)
+                return load.longest_gap(start, clock())
+
+        gap = asyncio.run(main())
+        print(f"[measured] {how} of the leader: no write for {gap:.3f} s")
+        assert gap < HANDED_OVER_S
+        lost, there = asyncio.run(load.kept())
+        assert not lost
+        assert not there
+        assert_linearizable(load.history)
