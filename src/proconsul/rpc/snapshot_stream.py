@@ -7,7 +7,7 @@ the answer end with the connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -26,13 +26,35 @@ HEADER_S = 30.0
 READ_BYTES = 64 * 1024
 
 
+class Answer:
+    """Bytes that are still to come, and what is to be released whether they are read or not."""
+
+    def __init__(self, read: Callable[[], Awaitable[bytes]], close: Callable[[], None]) -> None:
+        """`read` gives b"" at the end; `close` never raises and may be called twice."""
+        self._read, self._close = read, close
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self._read()
+        if not data:
+            self._close()
+            raise StopAsyncIteration
+        return data
+
+    async def aclose(self) -> None:
+        """Release everything: by whoever does not read to the end."""
+        self._close()
+
+
 class SnapshotCaller(Protocol):
     """Whoever saves or restores: this server, or one that it asks."""
 
     async def snapshot(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
-        """Answer and bytes; close the iterator if it is not read to its end. Raises."""
+    ) -> tuple[SnapshotResponse, Answer]:
+        """Answer and bytes, which the caller has to read to the end or close. Raises."""
         ...
 
 
@@ -57,7 +79,7 @@ async def serve(stream: Stream, caller: SnapshotCaller) -> None:
         await stream.write(encode(SnapshotResponse(error=str(error) or "timeout")))
         await stream.aclose()
         return
-    async with aclosing(answer):  # type: ignore[type-var]
+    async with aclosing(answer):
         await stream.write(encode(response))
         async for chunk in answer:
             await stream.write(chunk)
@@ -70,7 +92,7 @@ async def call(
     request: SnapshotRequest,
     body: AsyncIterator[bytes],
     deadline: float,
-) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+) -> tuple[SnapshotResponse, Answer]:
     """Ask another server; `deadline` is for dialling it.
 
     Raises `HopError` (nothing was sent), `TransportError` and `SnapshotFailed`.
@@ -92,7 +114,12 @@ async def call(
     if response.error:
         await stream.aclose()
         raise SnapshotFailed(response.error)
-    return response, _answer(stream, rest)
+    held = [rest] if rest else []
+
+    async def read() -> bytes:
+        return held.pop() if held else await stream.read(READ_BYTES)
+
+    return response, Answer(read, stream.abort)
 
 
 async def _header(stream: Stream) -> tuple[bytes, bytes]:
@@ -113,14 +140,6 @@ async def _body(stream: Stream, first: bytes) -> AsyncIterator[bytes]:
         yield first
     while data := await stream.read(READ_BYTES):
         yield data
-
-
-async def _answer(stream: Stream, first: bytes) -> AsyncIterator[bytes]:
-    try:
-        async for data in _body(stream, first):
-            yield data
-    finally:
-        stream.abort()
 
 
 async def nothing() -> AsyncIterator[bytes]:

@@ -14,7 +14,7 @@ from proconsul.domain.snapshot import SnapshotOp, SnapshotRequest, SnapshotRespo
 from proconsul.drivers.stream import MemoryStream, memory_pair
 from proconsul.rpc.dialer import Destination, Hop, HopError, Purpose
 from proconsul.rpc.errors import TransportError
-from proconsul.rpc.snapshot_stream import SnapshotFailed, call, nothing, serve
+from proconsul.rpc.snapshot_stream import Answer, SnapshotFailed, call, nothing, serve
 from proconsul.wire.msgpack import unpack_first
 
 TO = Destination("dc1", "s1", ("127.0.0.1", 8300))
@@ -26,6 +26,15 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
+def _parts(*parts: bytes) -> Answer:
+    left = list(parts)
+
+    async def read() -> bytes:
+        return left.pop(0) if left else b""
+
+    return Answer(read, left.clear)
+
+
 class _Caller:
     """Answers with as many bytes as it got, or refuses."""
 
@@ -35,12 +44,12 @@ class _Caller:
 
     async def snapshot(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+    ) -> tuple[SnapshotResponse, Answer]:
         self.asked.append(request)
         if self.error is not None:
             raise self.error
         got = b"".join([part async for part in body])
-        return SnapshotResponse(index=len(got), known_leader=True), chunks(*BIG)
+        return SnapshotResponse(index=len(got), known_leader=True), _parts(*BIG)
 
 
 class _Dialer:

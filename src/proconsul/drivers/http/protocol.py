@@ -364,12 +364,16 @@ class HttpConnection(asyncio.Protocol):
             % (STATUS_LINES[response.status], response.head, date, framing)
         )
         self._flush()
-        async for chunk in response.stream:
-            if chunk and request.method != "HEAD":
-                self._out.append(chunk if old else b"%x\r\n%b\r\n" % (len(chunk), chunk))
-                self._flush()
-            if self._writable is not None:
-                await self._writable.wait()
+        try:
+            async for chunk in response.stream:
+                if chunk and request.method != "HEAD":
+                    self._out.append(chunk if old else b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                    self._flush()
+                if self._writable is not None:
+                    await self._writable.wait()
+        finally:
+            if (close := getattr(response.stream, "aclose", None)) is not None:
+                await close()
         if old or response.close:
             self._closing = True
         if not old:

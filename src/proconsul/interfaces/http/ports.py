@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from proconsul.domain.catalog import HealthCheck, NodeService
 from proconsul.domain.definitions import CheckDefinition, ServiceDefinition
 from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
+from proconsul.rpc.snapshot_stream import Answer
 from proconsul.util.metrics import Metrics
 
 KV_VALUE_BYTES_MAX = 512 * 1024
@@ -65,8 +66,8 @@ class AgentPort(Protocol):
 
     async def snapshot(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
-        """Save or restore the state of all servers; the second is the archive that was saved."""
+    ) -> tuple[SnapshotResponse, Answer]:
+        """Save or restore the state of all servers; the second, to be closed, is the archive."""
         ...
 
     def self_info(self, token: str) -> Mapping[str, Any]:

@@ -26,7 +26,8 @@ async def snapshot(api: HttpApi, ask: Ask) -> Response:
         op=SnapshotOp.SAVE if saves else SnapshotOp.RESTORE,
     )
     if not saves:
-        await api.agent.snapshot(request, _body(ask.request))
+        _, nothing_more = await api.agent.snapshot(request, _body(ask.request))
+        await nothing_more.aclose()
         return Response(200)
     response, archive = await api.agent.snapshot(request, nothing())
     return Response(200, head=api.meta(response) + _HEAD, stream=archive)

@@ -22,6 +22,7 @@ from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.drivers.clock import SystemClock
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.scope import TaskScope
+from proconsul.rpc.snapshot_stream import Answer
 from proconsul.services.agent.anti_entropy import AntiEntropy, NodeIdentity
 from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.client import Client
@@ -203,7 +204,7 @@ class Agent:
 
     async def snapshot(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+    ) -> tuple[SnapshotResponse, Answer]:
         """See `AgentPort.snapshot`."""
         return await self.core.snapshot(request, body)
 

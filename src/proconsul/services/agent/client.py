@@ -28,6 +28,7 @@ from proconsul.rpc.outcome import may_repeat, told
 from proconsul.rpc.pool import ConnectionPool
 from proconsul.rpc.router import AREA_LAN, Router
 from proconsul.rpc.server_meta import ServerMeta
+from proconsul.rpc.snapshot_stream import Answer
 from proconsul.rpc.snapshot_stream import call as snapshot_call
 from proconsul.services.agent.config import ClientConfig
 from proconsul.services.server.pools import make_pool
@@ -155,7 +156,7 @@ class Client:
 
     async def snapshot(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+    ) -> tuple[SnapshotResponse, Answer]:
         """See `rpc.snapshot_stream.SnapshotCaller`. Tries servers until one can be dialled."""
         self._admit()
         failure: ProconsulError = errors.NoServersError()

@@ -23,6 +23,7 @@ from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.federation.rate import Signal
 from proconsul.rpc.dialer import Destination
 from proconsul.rpc.server_meta import ServerMeta
+from proconsul.rpc.snapshot_stream import Answer
 from proconsul.services.server.datacenter_maps import round_trip_s, wan_maps
 from proconsul.state.errors import StateError
 from proconsul.state.store import Store
@@ -189,7 +190,7 @@ class ServerAnswers:
 
     async def snapshot(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+    ) -> tuple[SnapshotResponse, Answer]:
         """See `rpc.snapshot_stream.SnapshotCaller`."""
         return await self.snapshots.snapshot(request, body)
 

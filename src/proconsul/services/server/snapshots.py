@@ -26,7 +26,7 @@ from proconsul.drivers.snapshot_archive import (
 )
 from proconsul.drivers.stream import PushStream
 from proconsul.rpc.dialer import Dialer, HopError
-from proconsul.rpc.snapshot_stream import call, nothing, serve
+from proconsul.rpc.snapshot_stream import Answer, call, serve
 from proconsul.util.errors import ProconsulError
 from proconsul.wire.raft import SNAPSHOT_VERSION
 
@@ -57,7 +57,7 @@ class Snapshots:
 
     async def snapshot(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+    ) -> tuple[SnapshotResponse, Answer]:
         """See `SnapshotCaller.snapshot`."""
         server = self._server
         if request.datacenter not in ("", server.datacenter):
@@ -76,11 +76,11 @@ class Snapshots:
         if request.allow_stale:
             raise DomainError("stale not allowed for restore")
         await self._restore(body)
-        return SnapshotResponse(), nothing()
+        return SnapshotResponse(), Answer(_nothing, lambda: None)
 
     async def _to_datacenter(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+    ) -> tuple[SnapshotResponse, Answer]:
         failure: ProconsulError = errors.NoPathToDatacenterError()
         for to in self._server.servers(request.datacenter):
             try:
@@ -92,9 +92,7 @@ class Snapshots:
 
     # -- saving
 
-    async def _save(
-        self, request: SnapshotRequest
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+    async def _save(self, request: SnapshotRequest) -> tuple[SnapshotResponse, Answer]:
         server = self._server
         if not request.allow_stale:
             await server.consistent_read()
@@ -169,12 +167,12 @@ def _meta(snapshot: Snapshot) -> ArchiveMeta:
     )
 
 
-async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
-    try:
-        while chunk := await asyncio.to_thread(file.read, READ_BYTES):
-            yield chunk
-    finally:
-        file.close()
+def _chunks(file: IO[bytes]) -> Answer:
+    return Answer(lambda: asyncio.to_thread(file.read, READ_BYTES), file.close)
+
+
+async def _nothing() -> bytes:
+    return b""
 
 
 def _now() -> float:

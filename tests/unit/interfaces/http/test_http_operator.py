@@ -21,6 +21,7 @@ from proconsul.drivers.http import Request, Response
 from proconsul.interfaces.http.api import HttpApi
 from proconsul.interfaces.http.ports import HttpApiConfig
 from proconsul.interfaces.http.routes import build_api
+from proconsul.rpc.snapshot_stream import Answer
 from proconsul.wire.gotime import encode_time
 
 
@@ -29,21 +30,26 @@ class _Agent(FakeAgent):
 
     def __init__(self) -> None:
         super().__init__()
+        self.closed = 0
         self.archive = [b"one", b"two"]
         self.snapshots: list[tuple[SnapshotRequest, bytes]] = []
         self.refusal: Exception | None = None
 
     async def snapshot(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
-    ) -> tuple[SnapshotResponse, AsyncIterator[bytes]]:
+    ) -> tuple[SnapshotResponse, Answer]:
         if self.refusal is not None:
             raise self.refusal
         self.snapshots.append((request, b"".join([part async for part in body])))
-        return SnapshotResponse(index=42, known_leader=True), self._parts()
+        left = list(self.archive)
 
-    async def _parts(self) -> AsyncIterator[bytes]:
-        for part in self.archive:
-            yield part
+        async def read() -> bytes:
+            return left.pop(0) if left else b""
+
+        def close() -> None:
+            self.closed += 1
+
+        return SnapshotResponse(index=42, known_leader=True), Answer(read, close)
 
 
 @pytest.fixture
@@ -129,6 +135,7 @@ def test_snapshots_stream(agent: _Agent, api: HttpApi) -> None:
     large = io.BytesIO(b"large" * 100_000)
     assert ask(api, "PUT", "/v1/snapshot", spool=large).status == 200
     assert large.closed
+    assert agent.closed == 3
     assert agent.snapshots == [
         (SnapshotRequest("dc2", "t", True, SnapshotOp.SAVE), b""),
         (SnapshotRequest("dc1", "", False, SnapshotOp.RESTORE), b"small"),
