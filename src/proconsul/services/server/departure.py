@@ -48,6 +48,8 @@ async def leave(server: Server) -> None:
         return
     deadline = loop.time() + LEAVE_REMOVED_S
     while me in _voters(server.raft) and loop.time() < deadline:  # noqa: ASYNC110 - no event tells
+        # Whoever left beside us may have handed leadership to us: nobody else could remove us then.
+        await hand_over(server.raft)
         await asyncio.sleep(0.05)
     if me in _voters(server.raft):
         log.warning("failed to leave raft configuration gracefully, timeout")
