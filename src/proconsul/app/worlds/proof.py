@@ -58,6 +58,8 @@ def leaders(world: World, timeout_s: float) -> str:
     def check() -> str:
         seen = []
         for server in _first_servers(world):
+            if not world.agent(server).running:  # waiting will not bring it back
+                raise WorldError(f"the agent of {server.name} has ended")
             leader = world.api(server).get("/v1/status/leader")
             if not leader:
                 raise Missing(f"{server.name} knows no leader")
