@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from proconsul.app.worlds.netns_network import NetnsNetwork
-from proconsul.app.worlds.spec import Host
+from proconsul.app.worlds.spec import Host, Software
 from proconsul.app.worlds.traffic import Answer, NotSentError, Traffic
 from proconsul.app.worlds.world import World
 from proconsul.testing.linearizability import Kind, Operation
@@ -29,7 +29,7 @@ PATIENCE_S = 2.0
 """Then a client gives up, and does not know."""
 CLIENTS = 4
 PAUSE_S = 0.03
-SETTLED_S = 20.0
+SETTLED_S = 30.0
 _REFUSED = ("No cluster leader", "Not ready to serve consistent reads", "node is not the leader")
 """Errors of both programs that say that nothing was done."""
 
@@ -69,7 +69,10 @@ class Load:
     # -- what the test asks
 
     async def settled(self) -> Host:
-        """The leader, once every server that runs knows it and serves consistent reads."""
+        """The leader, once every server that runs knows it and, of ours, serves consistent reads.
+
+        Real Consul's servers keep a connection that swallows everything for up to 40 s.
+        """
         deadline = asyncio.get_running_loop().time() + SETTLED_S
         while True:
             servers = [h for h in self.world.servers() if self.world.agent(h).running]
@@ -79,11 +82,12 @@ class Load:
                 if leader is None:
                     raise OSError(f"they speak of {said}")
                 for host in servers:
-                    await self._read(host, "settled")
+                    if host.datacenter.software is Software.PROCONSUL:
+                        await self._read(host, "settled")
                 return leader
             except (OSError, RefusedError) as error:
                 if asyncio.get_running_loop().time() > deadline:
-                    raise AssertionError(f"not whole again: {error}") from error
+                    raise AssertionError(f"not whole again: {error!r}") from error
                 await asyncio.sleep(0.1)
 
     def longest_gap(self, start: float, end: float) -> float:
