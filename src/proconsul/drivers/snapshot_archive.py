@@ -274,7 +274,7 @@ def _gzip_error(error: Exception) -> str:
         return "unexpected EOF"
     if isinstance(error, gzip.BadGzipFile):
         return "gzip: invalid checksum" if "CRC" in str(error) else "gzip: invalid header"
-    return f"flate: corrupt input: {error}"
+    return f"gzip: corrupt input: {error}"
 
 
 def _meta(text: bytes) -> ArchiveMeta:

@@ -38,7 +38,6 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
     if spool is None:
         yield request.body
         return
-    with spool:
-        spool.seek(0)
-        while chunk := await asyncio.to_thread(spool.read, _READ_BYTES):
-            yield chunk
+    spool.seek(0)
+    while chunk := await asyncio.to_thread(spool.read, _READ_BYTES):
+        yield chunk

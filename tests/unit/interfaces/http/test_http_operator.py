@@ -134,7 +134,6 @@ def test_snapshots_stream(agent: _Agent, api: HttpApi) -> None:
     assert ask(api, "PUT", "/v1/snapshot", b"small").status == 200
     large = io.BytesIO(b"large" * 100_000)
     assert ask(api, "PUT", "/v1/snapshot", spool=large).status == 200
-    assert large.closed
     assert agent.closed == 3
     assert agent.snapshots == [
         (SnapshotRequest("dc2", "t", True, SnapshotOp.SAVE), b""),
