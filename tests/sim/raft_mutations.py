@@ -31,12 +31,15 @@ class Mutation:
     function: str
     old: str
     new: str
+    focus: tuple[str, ...] = ()
+    """The faults that bring it to light, where any would take more runs than a test has."""
 
 
 MUTATIONS = [
     Mutation(
         "an old term's entry is committed by count",
         Commitment, "_recalculate", "held >= self.start_index", "held",
+        ("burst", "crash leader", "isolate leader", "usurp"),
     ),
     Mutation(
         "a vote is not persisted",
@@ -65,11 +68,12 @@ MUTATIONS = [
     ),
     Mutation(
         "consistent reads are not confirmed (the leader trusts itself)",
-        Leadership, "_check_verified", "number <= confirmed", "True",
+        Leadership, "_check_verified", "number <= confirmed", "True", ("usurp", "isolate leader"),
     ),
     Mutation(
         "a verification is confirmed by an answer to an older heartbeat",
         Replication, "response", "max(progress.verified, call.verification)", "self.verification",
+        ("slow leader",),
     ),
     Mutation(
         "the previous entry's term is not checked",
@@ -98,7 +102,7 @@ MUTATIONS = [
     Mutation(
         "what a request does not vouch for is committed",
         follower, "_append", "min(request.leader_commit, vouched)",
-        "min(request.leader_commit, log.last_index)",
+        "min(request.leader_commit, log.last_index)", ("burst", "usurp", "isolate leader", "weather"),
     ),
     Mutation(
         "members are changed while a change is pending",
@@ -115,6 +119,7 @@ MUTATIONS = [
     Mutation(
         "a received snapshot drops confirmed entries behind it",
         state.State, "restore", "self.log.contains(meta.index, meta.term)", "False",
+        ("needless snapshot", "crash", "power off"),
     ),
     Mutation(
         "a received snapshot leaves a log that does not fit",

@@ -21,11 +21,11 @@ def test_a_planted_bug_is_found(mutation: Mutation, monkeypatch: pytest.MonkeyPa
     plant(mutation, monkeypatch)
     for seed in SEEDS:
         try:
-            run_seed(seed)
+            run_seed(seed, focus=mutation.focus)
         except (AssertionError, RaftError) as found:
             print(f"seed {seed}: {found}")
             break
     else:
         pytest.fail(f"not found in {len(SEEDS)} runs: {mutation.name}")
     monkeypatch.undo()
-    run_seed(seed)
+    run_seed(seed, focus=mutation.focus)

@@ -17,13 +17,17 @@ RETRY_S = 0.05
 class Client:
     """One call at a time, to whichever server it believes to be the leader."""
 
-    def __init__(self, world: World, name: str, keys: int, pause_s: float) -> None:
+    def __init__(
+        self, world: World, name: str, keys: int, pause_s: float, *, knowing: bool = False
+    ) -> None:
         self._world, self._name, self._keys, self._pause_s = world, name, keys, pause_s
         self._target = ""
         self._seen: dict[str, str] = {}
         """The last value read or written per key, which a CAS expects."""
         self._serial = 0
-        self._timeout_s = world.rng.choice([0.5, 1.5, 4.0])
+        self._knowing = knowing
+        """It knows who leads, writes to the latest leader and reads from any that believes to."""
+        self._timeout_s = 0.3 if knowing else world.rng.choice([0.5, 1.5, 4.0])
         self.stopped = False
         self._next()
 
@@ -52,12 +56,12 @@ class Client:
                 return f"set {key}  {new}".encode(), new
 
     def target(self, kind: Kind) -> SimServer:
-        """Where to send the next try; some reads look for leaders that are none any more."""
+        """Where to send the next try."""
         servers = self._world.servers
-        if kind is Kind.READ and self._world.rng.random() < 0.3:
-            leaders = self._world.leaders()
-            if leaders:
+        if self._knowing and (leaders := self._world.leaders()):
+            if kind is Kind.READ:
                 return self._world.rng.choice(leaders)
+            return max(leaders, key=lambda server: server.core.state.term)
         if self._target not in servers:
             self._target = self._world.rng.choice(list(servers))
         return servers[self._target]

@@ -6,7 +6,7 @@ partition is FoundationDB's: servers are cut off one by one, and healed in anoth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,19 +21,34 @@ if TYPE_CHECKING:
 class Faults:
     """Causes faults in a world until `stop`, which also repairs everything."""
 
-    def __init__(self, world: World, *, stopped: bool = False) -> None:
+    def __init__(self, world: World, focus: Sequence[str], *, stopped: bool) -> None:
         self._world, rng = world, world.rng
-        kinds: list[Callable[[], None]] = [
-            self._crash, self._crash, self._power_off, self._split, self._isolate_leader,
-            self._one_way, self._swizzle, self._weather, self._slow_link, self._pause,
-            self._slow_disk, self._failing_disk, self._full_disk, self._crash_leader,
-            self._burst, self._burst, self._rumour, self._isolate_leader, self._pause_leader,
-            self._slow_leader, self._needless_snapshot, self._usurp,
-        ]  # fmt: skip
+        kinds: dict[str, Callable[[], None]] = {
+            "crash": self._crash,
+            "crash leader": self._crash_leader,
+            "power off": self._power_off,
+            "pause": self._pause,
+            "pause leader": self._pause_leader,
+            "split": self._split,
+            "isolate leader": self._isolate_leader,
+            "usurp": self._usurp,
+            "one way": self._one_way,
+            "swizzle": self._swizzle,
+            "weather": self._weather,
+            "slow link": self._slow_link,
+            "slow leader": self._slow_leader,
+            "slow disk": self._slow_disk,
+            "failing disk": self._failing_disk,
+            "full disk": self._full_disk,
+            "burst": self._burst,
+            "rumour": self._rumour,
+            "needless snapshot": self._needless_snapshot,
+        }
         duties: list[Callable[[], None]] = [self._snapshot, self._transfer]
         if world.membership:
             duties += [self._change, self._change, self._remove_leader]
-        self._kinds = rng.sample(kinds, rng.randint(2, 6)) + duties
+        names = focus or rng.sample(list(kinds), rng.randint(2, 7))
+        self._kinds = [kinds[name] for name in names] + duties
         self._gap_s = rng.choice([0.15, 0.4, 1.0])
         self.stopped = stopped
         self._next()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,9 +37,11 @@ class Report:
 
 
 class World:
-    """`seed` decides everything but what is given: how many servers, and whether all is peaceful."""
+    """`seed` decides everything but what is given: how many servers, and which faults."""
 
-    def __init__(self, seed: int, *, names: int = 0, peaceful: bool = False) -> None:
+    def __init__(
+        self, seed: int, *, names: int = 0, peaceful: bool = False, focus: Sequence[str] = ()
+    ) -> None:
         self.seed = seed
         self.rng = rng = random.Random(seed)
         self.time = Timeline()
@@ -65,11 +68,13 @@ class World:
         self.network = Network(self.time, rng, self.checks)
         self.servers = {name: SimServer(self, name) for name in self.names}
         self.network.servers = self.servers
-        self.faults = Faults(self, stopped=peaceful)
+        self.faults = Faults(self, focus, stopped=peaceful)
         self._bootstrap()
-        count = 0 if peaceful else rng.randint(2, 5)
+        count = 0 if peaceful else rng.randint(1, 4)
         keys, pause_s = rng.randint(1, 3), rng.choice([0.02, 0.1, 0.3])
         self._clients = [Client(self, f"c{i}", keys, pause_s) for i in range(count)]
+        if not peaceful:
+            self._clients.append(Client(self, "k", keys, 0.08, knowing=True))
 
     def _bootstrap(self) -> None:
         count = len(self.names)
@@ -163,9 +168,12 @@ class World:
         return self.time.count * 1_000_003 + self.checks.commit_index * 1_009 + terms
 
 
-def run_seed(seed: int, duration_s: float = 30.0) -> Report:
-    """One run. A failure's text has the seed and what happened last."""
-    world = World(seed)
+def run_seed(seed: int, duration_s: float = 30.0, focus: Sequence[str] = ()) -> Report:
+    """One run, with faults of any kind or of those named in `focus` (see `faults`).
+
+    A failure's text has the seed and what happened last.
+    """
+    world = World(seed, focus=focus)
     try:
         return world.run(duration_s)
     except Exception as error:
