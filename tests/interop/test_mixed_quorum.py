@@ -26,6 +26,8 @@ def _secured(path: Path) -> dict[str, object]:
         "ca_file": files.ca, "cert_file": files.certificate, "key_file": files.key,
         "verify_incoming": True, "verify_outgoing": True, "verify_server_hostname": True,
         "encrypt": base64.b64encode(bytes(range(32))).decode(),
+        # Real leaders look every 10 s whom to promote.
+        "autopilot": {"server_stabilization_time": "500ms"},
     }  # fmt: skip
 
 
