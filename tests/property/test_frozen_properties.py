@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proconsul.domain.catalog import DeregisterRequest, HealthCheck, NodeService, RegisterRequest
-from proconsul.domain.kv import DirEntry, KVSRequest
+from proconsul.domain.kv import DirEntry, KVSRequest, TombstoneRequest
 from proconsul.domain.messages import MessageType, encode_command
 from proconsul.state import snapshot, sorted_keys
 from proconsul.state.frozen import Views
@@ -104,15 +106,26 @@ _COMMANDS = st.one_of(
         lambda op, key, value: encode_command(
             MessageType.KVS, KVSRequest(op=op, dir_ent=DirEntry.of(key, value))
         ),
-        st.sampled_from(["set", "delete", "delete-tree"]), _KEYS, st.sampled_from([b"1", b"2"]),
+        st.sampled_from(["set", "delete", "delete-tree"]),
+        st.sampled_from(["k1", "k2", "k3"]),
+        st.sampled_from([b"1", b"2"]),
+    ),
+    st.builds(
+        lambda index: encode_command(
+            MessageType.TOMBSTONE, TombstoneRequest(op="reap", reap_index=index)
+        ),
+        st.sampled_from([10, 200]),
+    ),
+    st.sampled_from(["n1", "n2"]).map(
+        lambda node: encode_command(MessageType.DEREGISTER, DeregisterRequest(node=node))
     ),
 )  # fmt: skip
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(derandomize=True, max_examples=400, deadline=None)
 @given(
-    st.lists(_COMMANDS, max_size=25),
-    st.lists(st.tuples(_COMMANDS, st.integers(0, 3)), max_size=25),
+    st.lists(_COMMANDS, max_size=12),
+    st.lists(st.tuples(_COMMANDS, st.integers(0, 2)), max_size=8),
 )
 def test_a_snapshot_is_of_one_moment(
     before: list[bytes], meanwhile: list[tuple[bytes, int]]
@@ -133,3 +146,44 @@ def test_a_snapshot_is_of_one_moment(
         assert b"".join(copy.snapshot()) == expected
     finally:
         snapshot._CHUNK_BYTES = size
+
+
+_SERVICE = NodeService(id="a", service="a", port=80)
+_CHECK = HealthCheck(node="n1", check_id="b", name="b")
+_BEFORE = [
+    (MessageType.REGISTER, RegisterRequest(node="n3", address="10.0.0.1")),
+    (MessageType.REGISTER, RegisterRequest(node="n1", address="10.0.0.1")),
+    (MessageType.REGISTER, RegisterRequest(node="n2", address="10.0.0.1", service=_SERVICE)),
+    (MessageType.REGISTER, RegisterRequest(node="n1", address="10.0.0.1", check=_CHECK)),
+    (MessageType.KVS, KVSRequest(op="set", dir_ent=DirEntry.of("k1", b"1"))),
+    (MessageType.KVS, KVSRequest(op="set", dir_ent=DirEntry.of("k2", b"1"))),
+    (MessageType.KVS, KVSRequest(op="delete", dir_ent=DirEntry.of("k2"))),
+]
+_MEANWHILE = [
+    (MessageType.REGISTER, RegisterRequest(node="n0", address="10.0.0.1")),
+    (MessageType.REGISTER, RegisterRequest(node="n1", address="10.0.0.2")),
+    (MessageType.REGISTER, RegisterRequest(node="n1", address="10.0.0.1", service=_SERVICE)),
+    (
+        MessageType.REGISTER,
+        RegisterRequest(node="n1", address="10.0.0.1", check=replace(_CHECK, output="x")),
+    ),
+    (MessageType.DEREGISTER, DeregisterRequest(node="n1")),
+    (MessageType.DEREGISTER, DeregisterRequest(node="n3")),
+    (MessageType.DEREGISTER, DeregisterRequest(node="n2", service_id="a")),
+    (MessageType.DEREGISTER, DeregisterRequest(node="n1", check_id="b")),
+    (MessageType.KVS, KVSRequest(op="set", dir_ent=DirEntry.of("k0", b"1"))),
+    (MessageType.KVS, KVSRequest(op="set", dir_ent=DirEntry.of("k1", b"2"))),
+    (MessageType.KVS, KVSRequest(op="delete", dir_ent=DirEntry.of("k1"))),
+    (MessageType.KVS, KVSRequest(op="delete-tree", dir_ent=DirEntry.of("k2"))),
+    (MessageType.TOMBSTONE, TombstoneRequest(op="reap", reap_index=10)),
+]
+
+
+@pytest.mark.parametrize(("type_", "request_"), _MEANWHILE)
+def test_no_command_shows_in_an_older_snapshot(type_: MessageType, request_: object) -> None:
+    fsm = Fsm()
+    for index, (before, request) in enumerate(_BEFORE, start=2):
+        fsm.apply(index, encode_command(before, request))
+    expected, pieces = b"".join(fsm.snapshot()), fsm.snapshot()
+    fsm.apply(20, encode_command(type_, request_))
+    assert b"".join(pieces) == expected
