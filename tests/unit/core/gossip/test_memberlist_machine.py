@@ -419,3 +419,25 @@ def test_config() -> None:
         MemberlistConfig(name="n", advertise=("10.0.0.1", 1), protocol_version=9)
     with pytest.raises(ConfigError, match="name"):
         lan_config("", ("10.0.0.1", 1))
+
+
+def test_a_member_outlives_the_leave_of_an_impostor() -> None:
+    # Without probes, whose answers may happen to carry the rumour to the one concerned
+    world = _World("abc", probe_interval_s=1000.0)
+    config = lan_config("b", ("10.0.0.200", 7946))
+    impostor = Memberlist(config, RecordingDelegate(), random.Random(5))
+    host = world.net.add(impostor, ("10.0.0.200", 7946), lambda output: None)
+    impostor.join("a", world["a"].config.advertise, world.net.now)
+    world.net.pump(host)
+    world.net.run(1)
+    impostor.leave(world.net.now)
+    world.net.pump(host)
+    assert world.net.run_until(
+        lambda: "leave" in {kind for kind, name in world.delegates["a"].events if name == "b"},
+        2, 0.01,
+    )  # fmt: skip
+    assert world.net.run_until(
+        lambda: world.state("a", "b") is world.state("c", "b") is NodeState.ALIVE, 0.5, 0.01
+    )
+    world.net.run(30)
+    assert world.state("a", "b") is world.state("c", "b") is NodeState.ALIVE

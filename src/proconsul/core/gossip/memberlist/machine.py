@@ -85,6 +85,7 @@ class Memberlist:
         self._membership = Membership(config, delegate, rng, timers, self.log)
         sealer = Sealer(config, rng)
         self._packets = PacketSender(config, delegate, self._membership, sealer, emit, self.log)
+        self._membership.on_left = self._tell_who_left
         self._streams = Streams(config, delegate, self._membership, timers, sealer, emit, self.log)
         self._prober = Prober(
             config, delegate, self._membership, self._packets, timers, self._streams.ping, self.log
@@ -319,6 +320,13 @@ class Memberlist:
             return state is not NodeState.LEFT and node.name != me
 
         return self._membership.random_nodes(self.config.gossip_nodes, wanted)
+
+    def _tell_who_left(self, node: Node, rumour: bytes) -> None:
+        """If another one left under its name, it is there and refutes this at once: nobody gossips
+        to those who left, so that it would not hear of it before its next push/pull."""
+        by_name = self.config.addressed_by_name
+        if by_name is None or not by_name(node.name):
+            self._packets.send_alone(node.name, node.address, rumour)
 
     def _tick_push_pull(self, now: float) -> None:
         scale = push_pull_scale(len(self._membership.nodes))

@@ -66,6 +66,8 @@ class Membership:
         self._claims: dict[str, tuple[Alive, float]] = {}
         """Newer incarnations at other addresses that were refused since the node seemed alive."""
         self.leaving = False
+        self.on_left: Callable[[Node, bytes], None] = lambda node, rumour: None
+        """Called with another node that is said to have left, and with the rumour that says so."""
         self.awareness = Awareness(config.awareness_max_multiplier)
         self.broadcasts = BroadcastQueue(lambda: len(self.nodes), config.retransmit_mult)
 
@@ -207,10 +209,13 @@ class Membership:
             self._log.warning("refuting a dead message (from: %s)", m.source)
             self._refute(node, m.incarnation)
             return
-        self.broadcasts.queue(encode_dead(m), m.node, finished)
+        rumour = encode_dead(m)
+        self.broadcasts.queue(rumour, m.node, finished)
         node.incarnation, node.state_change = m.incarnation, now
         node.state = _LEFT if m.node == m.source else _DEAD
         self._delegate.notify_leave(node)
+        if node.state is _LEFT and m.node != self._config.name:
+            self.on_left(node, rumour)
 
     def merge(self, rows: Iterable[NodeRow], now: float) -> None:
         """Take over a peer's view. Whom it holds for dead we only suspect."""
