@@ -155,8 +155,7 @@ class _Chain:
                 else:
                     self._split_or_resolve(service)
         starts = self._split_or_resolve(self._service)
-        for name in self._splitters:
-            self._find_circle(name, [])
+        self._find_circles()
         if self._advanced and self._protocol not in _HTTP_LIKE:
             raise StateError(
                 f'discovery chain "{self._service}" uses a protocol "{self._protocol}" that does '
@@ -207,12 +206,25 @@ class _Chain:
                     self._resolve(_Target(other, subset))
         return service in self._splitters
 
-    def _find_circle(self, name: str, path: list[str]) -> None:
-        if name in path:
-            circle = " -> ".join(f"splitter:{one}.default" for one in [*path, name])
-            raise StateError(f"detected circular reference: [{circle}]")
-        for other in self._splitters[name]:
-            self._find_circle(other, [*path, name])
+    def _find_circles(self) -> None:
+        """Refuse splitters that lead back to themselves. Each is looked at once, whatever its depth."""
+        done: set[str] = set()
+        for start in self._splitters:
+            path: dict[str, Iterator[str]] = {}
+            name: str | None = start
+            while name is not None:
+                if name in path:
+                    circle = " -> ".join(f"splitter:{one}.default" for one in [*path, name])
+                    raise StateError(f"detected circular reference: [{circle}]")
+                if name not in done:
+                    path[name] = iter(self._splitters[name])
+                name = None
+                while path and name is None:
+                    last = next(reversed(path))
+                    name = next(path[last], None)
+                    if name is None:
+                        del path[last]
+                        done.add(last)
 
     def _resolve(self, target: _Target, *, is_failover: bool = False) -> None:
         history: list[str] = []

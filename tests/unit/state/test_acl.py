@@ -260,3 +260,20 @@ def test_records_of_before_1_4_are_restored() -> None:
     )
     assert fsm.store.tables.opaque[MessageType.ACL_TOKEN_SET]["secret"][b"ModifyIndex"] == 4
     assert fsm.store.tables.index["acl-token-bootstrap"] == 5
+
+
+def test_deep_and_wide_splitters_are_followed_once() -> None:
+    world = World()
+    world.entry("proxy-defaults", "global", Config={"protocol": "http"})
+    for number in reversed(range(1500)):
+        onward = [
+            {"Weight": 50, "Service": f"s{number + 1}"},
+            {"Weight": 50, "Service": f"s{number + 2}"},
+        ]
+        # Straight into the table: checking every step on the way would take its time.
+        world.fsm.store.tables.config_entries["service-splitter", f"s{number}"] = {
+            b"Splits": [{key.encode(): str(one[key]).encode() for key in one} for one in onward]
+        }
+    assert world.entry("service-defaults", "s0", Protocol="http") is True
+    loop = [{"Weight": 100, "Service": "s0"}]
+    assert "circular" in _refused(world.entry("service-splitter", "s1500", Splits=loop))
