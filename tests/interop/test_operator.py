@@ -65,7 +65,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentProces
             agent.start("-dev")
         for agent in pair:
             ready(agent)
-            until(lambda a=agent: a.get("/v1/operator/autopilot/health")["Healthy"])
+            until(lambda agent=agent: agent.get("/v1/operator/autopilot/health")["Healthy"])
         yield pair
     finally:
         agents.close()
