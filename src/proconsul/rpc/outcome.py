@@ -16,8 +16,15 @@ from proconsul.rpc.table import Method
 from proconsul.util.errors import ProconsulError
 
 _UNTOUCHED = (str(NotLeader()), str(TransferInProgress()))
-_UNDECIDED = (str(LeadershipLost()), str(ApplyTimeout("apply")))
+_UNDECIDED = (
+    str(LeadershipLost()),
+    str(ApplyTimeout("apply")),
+    "raft is already shutdown",
+)
 """Texts of errors after they crossed an RPC, from our servers and from Consul's."""
+_LOST = ("EOF", "stream closed", "stream reset", "session shutdown", "connection reset", "timeout")
+"""In the errors of a Consul server that had passed the call on and lost the connection."""
+_CALLING = "rpc error making call: "
 
 
 def not_done(error: BaseException) -> bool:
@@ -25,7 +32,7 @@ def not_done(error: BaseException) -> bool:
     if errors.is_no_leader(error) or isinstance(error, HopError | NotLeader | TransferInProgress):
         return True
     if getattr(error, "is_remote", False):
-        return str(error).removeprefix("rpc error making call: ") in _UNTOUCHED
+        return str(error).removeprefix(_CALLING) in _UNTOUCHED
     return bool(getattr(error, "safe_to_retry", False))
 
 
@@ -49,7 +56,9 @@ def told(method: Method, error: ProconsulError | TimeoutError) -> ProconsulError
 
 def _undecided(error: BaseException) -> bool:
     if getattr(error, "is_remote", False):
-        return any(text in str(error) for text in _UNDECIDED)
+        text = str(error)
+        lost = text.startswith(_CALLING) and any(part in text for part in _LOST)
+        return lost or any(part in text for part in _UNDECIDED)
     if isinstance(error, TimeoutError | LeadershipLost | ApplyTimeout | Halted):
         return True
     return not getattr(error, "safe_to_retry", True)

@@ -196,6 +196,7 @@ def test_without_a_leader_calls_are_held_and_then_refused() -> None:
         (_RemoteError("node is not the leader"), True, True),
         (_RemoteError("rpc error making call: leadership transfer in progress"), True, True),
         (_RemoteError("leadership lost while committing log"), False, False),
+        (_RemoteError("rpc error making call: EOF"), False, False),
         (_RemoteError("rpc error: something else"), False, False),
         (_LostError(safe=True), True, True),
         (_LostError(safe=False), False, True),

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from proconsul.wire.raft import Request, Response
 
 ORPHANED_FRACTION = 0.1
-"""Of the heartbeat timeout: orphaned followers spread their elections over so long."""
+"""Of the heartbeat timeout: so long after one another orphaned followers begin elections."""
 
 DEAF_ELECTIONS = 20
 """How many elections a leader that became isolated sits out, unless it hears of anybody."""
@@ -268,9 +268,11 @@ class Raft:
             return
         state.set_leader(None)
         self._orphaned = True
-        state.election_at = now + state.rng.uniform(
-            0, state.config.heartbeat_timeout_s * ORPHANED_FRACTION
-        )
+        # One after the other, by their ids: two at once would both lose, and wait a whole timeout
+        left = sorted(s.id for s in voters(state.members.latest) if s.address != address)
+        turn = left.index(state.local_id) if state.local_id in left else len(left)
+        spread = state.config.heartbeat_timeout_s * ORPHANED_FRACTION
+        state.election_at = now + spread * (turn + state.rng.uniform(0, 0.3))
 
     # -- answers, time, durability
 
