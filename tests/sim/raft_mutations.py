@@ -39,7 +39,7 @@ MUTATIONS = [
     Mutation(
         "an old term's entry is committed by count",
         Commitment, "_recalculate", "held >= self.start_index", "held",
-        ("burst", "crash leader", "isolate leader", "usurp"),
+        ("mute candidates", "burst", "usurp", "crash"),
     ),
     Mutation(
         "a vote is not persisted",
@@ -100,11 +100,6 @@ MUTATIONS = [
         machine.Raft, "_campaign", "durable=True", "durable=False",
     ),
     Mutation(
-        "what a request does not vouch for is committed",
-        follower, "_append", "min(request.leader_commit, vouched)",
-        "min(request.leader_commit, log.last_index)", ("burst", "usurp", "isolate leader", "weather"),
-    ),
-    Mutation(
         "members are changed while a change is pending",
         Leadership, "change", "members.latest_index != members.committed_index", "False",
     ),
@@ -115,11 +110,6 @@ MUTATIONS = [
     Mutation(
         "a change of members that was taken back stays",
         Membership, "truncated", "first > self.latest_index", "True",
-    ),
-    Mutation(
-        "a received snapshot drops confirmed entries behind it",
-        state.State, "restore", "self.log.contains(meta.index, meta.term)", "False",
-        ("needless snapshot", "crash", "power off"),
     ),
     Mutation(
         "a received snapshot leaves a log that does not fit",

@@ -35,6 +35,7 @@ class Faults:
             "one way": self._one_way,
             "swizzle": self._swizzle,
             "weather": self._weather,
+            "mute candidates": self._mute_candidates,
             "slow link": self._slow_link,
             "slow leader": self._slow_leader,
             "slow disk": self._slow_disk,
@@ -49,6 +50,7 @@ class Faults:
             duties += [self._change, self._change, self._remove_leader]
         names = focus or rng.sample(list(kinds), rng.randint(2, 7))
         self._kinds = [kinds[name] for name in names] + duties
+        self._muting = False
         self._gap_s = rng.choice([0.15, 0.4, 1.0])
         self.stopped = stopped
         self._next()
@@ -177,6 +179,17 @@ class Faults:
                 other.core.leader_died(leader.name, other.now())
                 other.pump()
 
+    def _mute_candidates(self) -> None:
+        """From now on some are elected whom nobody hears: terms of one server's entries."""
+        self._muting = True
+
+    def on_candidate(self, server: SimServer) -> None:
+        """Somebody asks for votes."""
+        if self._muting and self._world.rng.random() < 0.3:
+            pairs = [(a, b) for a, b in self._around({server.name}) if a == server.name]
+            cut = partial(self._cut, pairs, self._lasting_s(), f"mute: {server.name}")
+            self._later(self._world.rng.uniform(0.01, 0.03), cut)
+
     def _one_way(self) -> None:
         name = self._any().name
         outwards = self._world.rng.random() < 0.5
@@ -222,11 +235,11 @@ class Faults:
         if leader is None:
             return
         pairs = [(name, leader.name) for name in self._world.names]
-        delay_s = rng.uniform(0.2, 2.0)
+        delay_s = rng.uniform(0.3, 0.9) * self._world.config.leader_lease_s
         links.update((pair, delay_s) for pair in pairs)
         self._world.note(f"what {leader.name} hears is {delay_s:.2f} s old")
         if rng.random() < 0.5:
-            self._later(delay_s / 2, partial(self._announce_death, leader, 0.7))
+            self._later(delay_s * rng.random(), partial(self._announce_death, leader, 0.7))
 
         def recover() -> None:
             for pair in pairs:

@@ -134,6 +134,8 @@ class SimServer:
             self.world.note(f"{self.name} leads term {event.term}")
             self.world.faults.on_leader(self)
             return
+        if event.role is Role.CANDIDATE:
+            self.world.faults.on_candidate(self)
         waiting, self._waiting = self._waiting, {}
         for _, _, answer in waiting.values():
             answer(UNKNOWN)
