@@ -38,7 +38,7 @@ class AbandonableThreads:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
-        def deliver(result: T | None, error: BaseException | None) -> None:
+        def deliver(result: T | None, error: Exception | None) -> None:
             self._running -= 1
             if future.done():
                 return
@@ -49,10 +49,10 @@ class AbandonableThreads:
 
         def work() -> None:
             result: T | None = None
-            failure: BaseException | None = None
+            failure: Exception | None = None
             try:
                 result = call()
-            except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+            except Exception as error:  # noqa: BLE001 - raised again where it is awaited
                 failure = error
             with contextlib.suppress(RuntimeError):  # the loop has ended in the meantime
                 loop.call_soon_threadsafe(deliver, result, failure)
