@@ -32,6 +32,7 @@ from proconsul.core.gossip.serf.queries import Queries, QueryParams
 from proconsul.core.gossip.serf.recent import RecentRing
 from proconsul.core.gossip.serf.roster import Roster, Verdict
 from proconsul.core.gossip.serf.snapshot import Snapshot
+from proconsul.util.address import host_port
 from proconsul.util.clock import Rng
 from proconsul.wire import serf as wire
 
@@ -243,12 +244,13 @@ class SerfNode:
         """Somebody at `other` claims `name`, which lives at `existing`."""
         resolve = self.config.name_conflict_resolution
         if name != self.config.node_name:
-            self.log.warning("name conflict: %r is claimed by %s and %s", name, existing, other)
+            claims = host_port(existing), host_port(other)
+            self.log.warning("name conflict: %r is claimed by %s and %s", name, *claims)
             return
         self.log.error(
             "node name conflicts with another node at %s. Names must be unique! "
             "(Resolution enabled: %s)",
-            other,
+            host_port(other),
             resolve,
         )
         if resolve and self._vote is None:
