@@ -8,6 +8,7 @@ what a disk damages is refused, at the start for all of the log, and never taken
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -140,6 +141,7 @@ class LmdbStore:
         if path.exists():
             if path.stat().st_size == 0:
                 raise StoreError(f"raft log {path} is empty, its content is lost: {_REMEDY}")
+            self._note_log()
             return
         snapshots = self._path / "snapshots"
         if os.fstat(self._lock_fd).st_size or (snapshots.is_dir() and any(snapshots.iterdir())):
@@ -156,10 +158,16 @@ class LmdbStore:
             env.close()
         (new / "data.mdb").rename(path)
         shutil.rmtree(new, ignore_errors=True)
-        os.write(self._lock_fd, b"there is a log\n")
+        self._note_log()
         for fd in (self._lock_fd, directory := os.open(self._path, os.O_RDONLY)):
             os.fsync(fd)
         os.close(directory)
+
+    def _note_log(self) -> None:
+        """From now on its absence is a loss. On a full disk, the next start will do."""
+        with contextlib.suppress(OSError):
+            if os.fstat(self._lock_fd).st_size == 0:
+                os.write(self._lock_fd, b"there is a log\n")
 
     def _probe(self) -> None:
         """Read all of the log once, in a child: a damaged page can kill the process that reads it.

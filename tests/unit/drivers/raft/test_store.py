@@ -123,6 +123,7 @@ def test_formats(tmp_path: Path) -> None:
         assert store.hard_state() == HardState(3, 2, b"a:1")
         assert [store.get(index) for index in range(4, 7)] == _entries(4, 6)
         store.close()
+    assert (tmp_path / "old" / "in-use.lock").read_bytes()
     _conf(tmp_path / "old", later)
     with pytest.raises(StoreError, match=r"has format 3, this version knows 2: run the version"):
         LmdbStore(tmp_path / "old")
