@@ -65,6 +65,7 @@ MUTATIONS = [
         follower, "_grant",
         "(log.last_term, log.last_index) > (request.last_log_term, request.last_log_index)",
         "log.last_index > request.last_log_index",
+        ("mute candidates", "burst", "isolate leader"),
     ),
     Mutation(
         "consistent reads are not confirmed (the leader trusts itself)",
@@ -78,6 +79,7 @@ MUTATIONS = [
     Mutation(
         "the previous entry's term is not checked",
         follower, "_agrees", "state.log.term(index) == term", "True",
+        ("mute candidates", "burst", "isolate leader"),
     ),
     Mutation(
         "a late append cuts off what came after it",
@@ -118,6 +120,7 @@ MUTATIONS = [
     Mutation(
         "entries of an earlier term's leader are taken",
         machine.Raft, "_on_append", "request.term < state.term", "False",
+        ("usurp", "slow link", "weather", "burst"),
     ),
     Mutation(
         "nonvoters count for the quorum",
@@ -126,6 +129,7 @@ MUTATIONS = [
     Mutation(
         "a log in conflict with a snapshot is kept at boot",
         log.Log, "discard_needed", "self.last_index < self.snapshot_index", "False",
+        ("crash", "isolate leader"),
     ),
 ]  # fmt: skip
 
