@@ -51,6 +51,9 @@ def _append(state: State, request: AppendEntriesRequest) -> tuple[bool, bool]:
     if prev > 0 and (prev > log.last_index or not _agrees(state, prev, request.prev_log_term)):
         return False, True
     for i, entry in enumerate(entries):
+        if entry.index == log.snapshot_index and entry.term != log.snapshot_term:
+            # A snapshot from outside that no quorum got: only a newer one can take us back
+            return False, False
         if entry.index <= log.snapshot_index or (
             entry.index <= log.last_index and log.term(entry.index) == entry.term
         ):

@@ -93,6 +93,18 @@ def test_a_snapshot_that_fits_nowhere_replaces_the_log() -> None:
     assert [out.truncate_from for out in _outputs(raft)] == [1]
 
 
+def test_a_snapshot_that_only_this_server_has_is_not_built_upon() -> None:
+    raft = _server(1, 1, 1)
+    raft.state.restore(SnapshotMeta(9, 1, THREE, 1))
+    _outputs(raft)
+    raft.request(0, AppendEntriesRequest(2, b"b", 9, 2, tuple(_entries(10, 2)), 10), 0.0)
+    assert _answer(raft) == AppendEntriesResponse(2, 8, success=False, no_retry_backoff=True)
+    raft.request(0, AppendEntriesRequest(2, b"b", 8, 2, tuple(_entries(9, 2, 2)), 10), 0.0)
+    assert _answer(raft) == AppendEntriesResponse(2, 9, success=False)
+    assert (raft.state.log.last_index, raft.state.commit_index) == (9, 9)
+    assert raft.snapshot_wanted(10)
+
+
 def test_a_deposed_leader_knows_the_later_term() -> None:
     raft = _server(1)
     _elected(raft, 0.1)
