@@ -47,7 +47,7 @@ async def leave(server: Server) -> None:
     if was_leader or me not in _voters(server.raft):
         return
     deadline = loop.time() + LEAVE_REMOVED_S
-    while me in _voters(server.raft) and loop.time() < deadline:  # noqa: ASYNC110 - no event tells
+    while me in _voters(server.raft) and loop.time() < deadline:
         # Whoever left beside us may have handed leadership to us: nobody else could remove us then.
         await hand_over(server.raft)
         await asyncio.sleep(0.05)
