@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from server_support import running, server_config, until
 
 from proconsul.core.raft.types import Config, RaftError
-from proconsul.domain import kv
+from proconsul.domain import errors, kv
 from proconsul.services.server import leader as leader_module
 from proconsul.services.server import pools
 from proconsul.services.server.leader import LeaderDuties
@@ -19,7 +20,7 @@ from proconsul.services.server.server import Server
 from proconsul.util.metrics import Metrics
 from proconsul.wire.raft import TimeoutNowRequest
 
-ELECTION_S = 8.0
+ELECTION_S = 4.0
 """Longer than any hand-over: what takes less did not wait for an election."""
 
 
@@ -53,8 +54,11 @@ def _in_three(
 
 
 async def _elect(server: Server) -> None:
-    await server.raft.handle(TimeoutNowRequest())
-    await until(lambda: server.is_leader)
+    """As if leadership were transferred to it; again, where another's first election interfered."""
+    while not server.is_leader:
+        await server.raft.handle(TimeoutNowRequest())
+        with contextlib.suppress(TimeoutError):
+            await until(lambda: server.is_leader, 1.0)
 
 
 def _put(key: str) -> kv.KVSRequest:
@@ -63,11 +67,15 @@ def _put(key: str) -> kv.KVSRequest:
 
 
 async def _writing(server: Server, stop: asyncio.Event) -> float:
-    """Write until told to stop; the longest time one write took. None may fail."""
-    clock, longest, number = asyncio.get_running_loop().time, 0.0, 0
+    """Write until told to stop; the longest time one write took. None may be refused."""
+    clock, longest, number, unknown = asyncio.get_running_loop().time, 0.0, 0, 0
     while not stop.is_set():
         started, number = clock(), number + 1
-        await server.call("KVS.Apply", _put(f"w{number}"))
+        try:
+            await server.call("KVS.Apply", _put(f"w{number}"))
+        except errors.OutcomeUnknownError:
+            unknown += 1
+            assert unknown <= 1, "more than what was under way when the connection ended"
         longest = max(longest, clock() - started)
     return longest
 
@@ -79,7 +87,7 @@ def test_a_leader_that_ends_hands_over_first(tmp_path: Path, how: str) -> None:
         writer = asyncio.create_task(_writing(others[0], stop))
         await asyncio.sleep(0.05)
         await getattr(leader, how)()
-        assert any(server.is_leader for server in others)
+        await until(lambda: any(server.is_leader for server in others))
         stop.set()
         assert await writer < ELECTION_S
         if how == "leave":
@@ -116,7 +124,7 @@ def test_a_leader_hands_over_no_more_than_its_duties(tmp_path: Path) -> None:
         await asyncio.wait([task])
         leader.set_ready(duties, ready=True)
         assert not leader.ready_for_consistent_reads, "duties of a past term made it ready"
-        assert any(server.is_leader for server in others)
+        await until(lambda: any(server.is_leader for server in others))
 
     _in_three(tmp_path, test)
 
