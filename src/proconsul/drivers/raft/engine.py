@@ -333,13 +333,21 @@ class Engine:
         done = self._timed(send)
         response: Response | None = None
         try:
-            response = await self.transport.call(send.server_id, send.address, send.request)
+            response = await self.transport.call(
+                send.server_id, send.address, send.request, self._patience_s(send.request)
+            )
         except (ProconsulError, OSError, TimeoutError) as error:
             log.debug(
                 "%s to %s at %s failed: %s", type(send.request).__name__, send.server_id,
                 send.address, str(error) or "timeout",
             )  # fmt: skip
         done(response)
+
+    def _patience_s(self, request: Request) -> float | None:
+        """A heartbeat that is not answered in time for the next election is worth no more waiting."""
+        if isinstance(request, AppendEntriesRequest):
+            return self.running().state.config.heartbeat_timeout_s
+        return None
 
     def connection_lost(self, leader: str) -> None:
         """A connection from the leader at this address ended: find out if its process is gone."""

@@ -135,24 +135,32 @@ class Transport:
             raise StreamError("raft transport is closed")
         return Connection(await self._open(*key, deadline))
 
-    async def call(self, server_id: str, address: str, request: Request) -> Response | None:
+    async def call(
+        self, server_id: str, address: str, request: Request, timeout_s: float | None = None
+    ) -> Response | None:
         """One request on a pooled connection. Raises `ProconsulError` or `TimeoutError`.
 
         A pooled connection that turns out dead is replaced once: every request may be repeated.
+        After `timeout_s` (the transport's own, unless given) the next call dials anew: where packets
+        were lost, TCP repeats them at ever longer intervals, long after the way is open again.
         """
         key = (server_id, address)
-        deadline = self._deadline()
-        async with asyncio.timeout_at(deadline):
-            idle = self._idle.get(key)
-            if idle:
-                connection = idle.pop()
-                try:
-                    return await self._exchange(key, connection, request)
-                except StreamError:
-                    self._drop_idle(key)
-                    if isinstance(request, AppendEntriesRequest):
-                        raise  # the peer may have restarted, which replication wants to know
-            return await self._exchange(key, await self._connect(key, deadline), request)
+        deadline = asyncio.get_running_loop().time() + (timeout_s or self._timeout_s)
+        try:
+            async with asyncio.timeout_at(deadline):
+                idle = self._idle.get(key)
+                if idle:
+                    connection = idle.pop()
+                    try:
+                        return await self._exchange(key, connection, request)
+                    except StreamError:
+                        self._drop_idle(key)
+                        if isinstance(request, AppendEntriesRequest):
+                            raise  # the peer may have restarted, which replication wants to know
+                return await self._exchange(key, await self._connect(key, deadline), request)
+        except TimeoutError:
+            self._drop_idle(key)
+            raise
 
     async def _exchange(
         self, key: tuple[str, str], connection: Connection, request: Request
