@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
@@ -222,3 +223,20 @@ def ready(agent: AgentProcess, seconds: float = 20.0) -> AgentProcess:
     """Wait until the agent answers reads through a leader, and its own node is in the catalog."""
     until(lambda: agent.get(f"/v1/catalog/node/{urllib.parse.quote(agent.name)}"), seconds)
     return agent
+
+
+@contextmanager
+def both_alone(path: Path) -> Iterator[tuple[AgentProcess, AgentProcess]]:
+    """Ours and a real one of the same node name, each a `-dev` server alone, ready."""
+    agents = Agents(path)
+    try:
+        pair = agents.make(OURS, "ours"), agents.make(THEIRS, "theirs")
+        for agent in pair:
+            agent.config["node_name"] = "vm"
+            del agent.config["data_dir"]
+            agent.start("-dev")
+        for agent in pair:
+            ready(agent)
+        yield pair
+    finally:
+        agents.close()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from agent_support import OURS, THEIRS, AgentProcess, Agents, needs_consul, ready, until
+from agent_support import OURS, THEIRS, AgentProcess, Agents, both_alone, needs_consul, ready, until
 
 pytestmark = needs_consul
 
@@ -26,18 +26,8 @@ SAME = (
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentProcess, AgentProcess]]:
     """Ours and a real one, each a server alone."""
-    agents = Agents(tmp_path_factory.mktemp("cli"))
-    try:
-        pair = agents.make(OURS, "ours"), agents.make(THEIRS, "theirs")
-        for agent in pair:
-            agent.config["node_name"] = "vm"
-            del agent.config["data_dir"]
-            agent.start("-dev")
-        for agent in pair:
-            ready(agent)
+    with both_alone(tmp_path_factory.mktemp("cli")) as pair:
         yield pair
-    finally:
-        agents.close()
 
 
 def shown(agent: AgentProcess, line: str) -> tuple[int, str, str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from agent_support import OURS, THEIRS, AgentProcess, Agents, needs_consul, ready, until
+from agent_support import OURS, THEIRS, AgentProcess, both_alone, needs_consul, until
 
 pytestmark = needs_consul
 
@@ -56,19 +56,10 @@ HTTP = (
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentProcess, AgentProcess]]:
     """Ours and a real one, each a server alone, healthy."""
-    agents = Agents(tmp_path_factory.mktemp("operator"))
-    try:
-        pair = agents.make(OURS, "ours"), agents.make(THEIRS, "theirs")
+    with both_alone(tmp_path_factory.mktemp("operator")) as pair:
         for agent in pair:
-            agent.config["node_name"] = "vm"
-            del agent.config["data_dir"]
-            agent.start("-dev")
-        for agent in pair:
-            ready(agent)
             until(lambda agent=agent: agent.get("/v1/operator/autopilot/health")["Healthy"])
         yield pair
-    finally:
-        agents.close()
 
 
 def plain(text: str, address: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_support import OURS, THEIRS, AgentProcess, Agents, needs_consul, ready, until
+from agent_support import OURS, THEIRS, AgentProcess, Agents, both_alone, needs_consul, ready, until
 
 pytestmark = needs_consul
 
@@ -33,18 +33,8 @@ REQUESTS = (
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentProcess, AgentProcess]]:
-    agents = Agents(tmp_path_factory.mktemp("sessions"))
-    try:
-        pair = agents.make(OURS, "ours"), agents.make(THEIRS, "theirs")
-        for agent in pair:
-            agent.config["node_name"] = "vm"
-            del agent.config["data_dir"]
-            agent.start("-dev")
-        for agent in pair:
-            ready(agent)
+    with both_alone(tmp_path_factory.mktemp("sessions")) as pair:
         yield pair
-    finally:
-        agents.close()
 
 
 def ask(agent: AgentProcess, method: str, target: str, body: str = "") -> tuple[int, str, str]:

@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cli_support import Agent, answering_agent
 
 from proconsul.interfaces.cli.command import columnize
 from proconsul.interfaces.cli.main import COMMANDS, GROUPS, main
 
 
-class Agent:
-    """Answers by path, remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.answers: dict[str, tuple[int, object]] = {}
-        self.requests: list[tuple[str, str, bytes, str]] = []
-        agent = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                token = self.headers.get("X-Consul-Token", "")
-                agent.requests.append((self.command, self.path, body, token))
-                status, value = agent.answers.get(self.path.partition("?")[0], (200, True))
-                data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            do_GET = do_PUT = do_DELETE = answer
-
-            def log_message(self, *args: object) -> None:
-                """Quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
-
-
 @pytest.fixture
 def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Agent]:
-    one = Agent()
-    one.thread.start()
-    monkeypatch.setenv("CONSUL_HTTP_ADDR", f"127.0.0.1:{one.server.server_port}")
-    for name in ("CONSUL_HTTP_TOKEN", "CONSUL_HTTP_SSL", "PROCONSUL_HTTP_ADDR", "PROCONSUL"):
-        monkeypatch.delenv(name, raising=False)
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
-    one.thread.join()
+    with answering_agent(monkeypatch) as one:
+        yield one
 
 
 Output = pytest.CaptureFixture[str]
