@@ -1,9 +1,9 @@
 """KV writes into a quorum of three: servers of ours beside real Consul 1.8.7, on the same disk.
 
-    .venv/bin/python -m bench.raft_writes [-seconds 5] [-rounds 3] [-clients 1 32 128] [-via leader]
+    .venv/bin/python -m bench.raft_writes [-seconds 5] [-rounds 3] [-clients 1 32 128] [-via followers]
 
 Each cluster is three whole servers with logs on disk, on loopback addresses of their own. Clients
-are keep-alive connections, each with one PUT under way, to the leader or spread over all servers.
+are keep-alive connections, each with one PUT under way, to the leader, the followers or all.
 The clusters take turns; every figure is the median over the rounds.
 """
 
@@ -124,12 +124,17 @@ def write_for(hosts: Sequence[str], clients: int, seconds: float) -> tuple[float
     return len(took) / spent, took
 
 
+def via(host: str, leader: str, which: str) -> bool:
+    """Whether clients write to this host."""
+    return which == "all" or (host == leader) is (which == "leader")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-seconds", type=float, default=5.0)
     parser.add_argument("-rounds", type=int, default=3)
     parser.add_argument("-clients", type=int, nargs="+", default=[1, 32, 128])
-    parser.add_argument("-via", choices=["leader", "all"], default="leader")
+    parser.add_argument("-via", choices=["leader", "followers", "all"], default="leader")
     parser.add_argument("-dir", type=Path, default=None, help="where the data is (a real disk)")
     options = parser.parse_args()
     figures: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
@@ -143,7 +148,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for clients in options.clients:
                 for name, one in clusters.items():
-                    hosts = [leaders[name]] if options.via == "leader" else one.hosts
+                    hosts = [h for h in one.hosts if via(h, leaders[name], options.via)]
                     rate, took = write_for(hosts, clients, options.seconds)
                     took.sort()
                     row = (rate, took[len(took) // 2] * 1e3, took[len(took) * 99 // 100] * 1e3)
