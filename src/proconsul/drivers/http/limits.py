@@ -13,7 +13,9 @@ class HttpLimits:
     headers_max: int = 200
     body_bytes_max: int = 8 << 20
     spooled_bytes_max: int = 64 << 30
-    """Of a body that is kept in a temporary file."""
+    """Of a body that is kept in a temporary file, where the disk has room for it."""
+    spools_max: int = 2
+    """Such bodies at once; more are refused."""
     pipeline_max: int = 16
     """Requests read ahead on one connection before reading stops."""
     connections_max: int = 16_384
@@ -21,6 +23,7 @@ class HttpLimits:
     header_timeout_s: float = 10.0
     """From the first byte of a request to the end of its headers."""
     body_timeout_s: float = 60.0
+    """For a body, or for the next 256 KiB of one that is kept in a temporary file."""
     idle_timeout_s: float = 300.0
     write_timeout_s: float = 60.0
     """How long a client may leave our answer unread once the socket's buffers are full."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import BinaryIO
+
+from proconsul.drivers.http.spool import Spool
 
 STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -31,7 +32,7 @@ class Request:
         """(host, port) of the client; ("", 0) on a unix socket."""
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = b""
-        self.spool: BinaryIO | None = None
+        self.spool: Spool | None = None
         """The body where `HttpServer` was told to keep it out of memory; `body` is then empty."""
         self.content_length = -1
         """As declared; -1 without, as for chunked bodies."""

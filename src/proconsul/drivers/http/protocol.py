@@ -13,8 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from enum import Enum, auto
-from tempfile import SpooledTemporaryFile
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import httptools
 from typing_extensions import override
@@ -32,8 +31,7 @@ Admit: TypeAlias = Callable[[Request], Response | None]
 
 OUT_BYTES_MAX = 256 * 1024
 """Answers to pipelined requests are collected up to this, then the client must take them."""
-SPOOL_MEMORY_BYTES = 1 << 20
-"""Spooled bodies up to this size need no file."""
+_TOO_MANY_SPOOLS = "Too many large requests are being received already: try again later"
 _TEXT = b"Content-Type: text/plain; charset=utf-8\r\n"
 
 
@@ -48,6 +46,11 @@ class Phase(Enum):
 def plain_error(status: int, text: str = "") -> Response:
     """An error in the form of Go's server: text, and the connection closed."""
     return Response(status, (text or reason(status)).encode(), _TEXT, close=True)
+
+
+def _not_kept(error: OSError) -> Response:
+    log.error("request body cannot be kept: %s", error)
+    return plain_error(507, f"request body cannot be kept: {error.strerror}")
 
 
 def reason(status: int) -> str:
@@ -215,17 +218,12 @@ class HttpConnection(asyncio.Protocol):
         spool = self._current.spool if self._current is not None else None
         if self._body_size > self._body_max(spooled=spool is not None):
             self._refuse(plain_error(413))
-            return
-        if spool is None:
+        elif spool is None:
             self._body.append(body)
-            return
-        # A body that large takes long: what counts is that it goes on.
-        self.deadline = self._server.now() + self._limits.body_timeout_s
-        try:
-            spool.write(body)
-        except OSError as error:
-            log.error("request body cannot be kept: %s", error)
-            self._refuse(plain_error(507, f"request body cannot be kept: {error.strerror}"))
+        else:
+            spool.feed(body)
+            if spool.full:  # the disk is slower than the client
+                self._pause_reading()
 
     def on_message_complete(self) -> None:
         request, self._current = self._current, None
@@ -259,10 +257,11 @@ class HttpConnection(asyncio.Protocol):
         if request.content_length > self._body_max(spooled=spooled):
             self._refuse(plain_error(413))
             return
-        if spooled:
-            request.spool = cast(BinaryIO, SpooledTemporaryFile(SPOOL_MEMORY_BYTES))  # noqa: SIM115
         admit = self._server.admit
-        if admit is not None and (refusal := admit(request)) is not None:
+        refusal = admit(request) if admit is not None else None
+        if refusal is None and spooled:
+            refusal = self._open_spool(request)
+        if refusal is not None:
             refusal.close = True
             self._refuse(refusal)
             return
@@ -270,6 +269,30 @@ class HttpConnection(asyncio.Protocol):
             self.deadline = self._server.now() + limits.body_timeout_s
             if expects and not self._queue:
                 self._out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _open_spool(self, request: Request) -> Response | None:
+        """Have the body kept in a file; a response says why not."""
+        try:
+            request.spool = self._server.kept.open(request.content_length, self._kept)
+        except OSError as error:
+            return _not_kept(error)
+        if request.spool is None:
+            return plain_error(429, _TOO_MANY_SPOOLS)
+        return None
+
+    def _kept(self, error: OSError | None) -> None:
+        """A part of a body was written, or could not be."""
+        request = self._current
+        if request is None or request.spool is None or self._refused:
+            self._resume_reading()
+            return
+        if error is not None:
+            self._refuse(_not_kept(error))
+            self._flush()
+            return
+        # A body that large takes long: what counts is that it goes on.
+        self.deadline = self._server.now() + self._limits.body_timeout_s
+        self._resume_reading()
 
     def _dispatch(self, request: Request) -> None:
         try:
@@ -326,7 +349,14 @@ class HttpConnection(asyncio.Protocol):
             self._dispatch(self._queue.popleft())
             if self._out_bytes >= OUT_BYTES_MAX:
                 self._flush()
+        self._resume_reading()
+
+    def _resume_reading(self) -> None:
+        """Read on, unless there is still a reason not to."""
         if not self._paused_reading or self._transport is None or self._closing:
+            return
+        spool = self._current.spool if self._current is not None else None
+        if spool is not None and spool.full:
             return
         if len(self._queue) < self._limits.pipeline_max and self._writable is None:
             self._paused_reading = False

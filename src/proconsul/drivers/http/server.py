@@ -14,6 +14,7 @@ from collections.abc import Callable
 from proconsul.drivers.http.limits import HttpLimits
 from proconsul.drivers.http.message import Request, Response
 from proconsul.drivers.http.protocol import Admit, Handler, HttpConnection
+from proconsul.drivers.http.spool import Spools
 from proconsul.drivers.scope import TaskScope
 from proconsul.util.metrics import Metrics
 
@@ -45,6 +46,7 @@ class HttpServer:
         self.admit = admit
         self.spools = spools
         self.limits = limits or HttpLimits()
+        self.kept = Spools(self.limits.spools_max)
         self.scope = TaskScope("http")
         self.closing = False
         self._metrics = metrics
@@ -126,6 +128,7 @@ class HttpServer:
             except TimeoutError:
                 for connection in list(self._connections):
                     connection.expire()
+        await self.kept.aclose()
         for listener in self._listeners:
             await listener.wait_closed()
         for path, inode in self._unix_paths:

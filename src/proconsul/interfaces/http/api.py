@@ -42,6 +42,7 @@ log = logging.getLogger("proconsul.http")
 Answer: TypeAlias = Response | Coroutine[Any, Any, Response]
 Handler: TypeAlias = Callable[["HttpApi", Ask], Answer]
 
+_SPOOLED = b"/v1/snapshot"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREFIX_SLASHES_MAX = 7
 """No route's prefix has more slashes: `/v1/agent/health/service/name/`."""
@@ -97,18 +98,29 @@ class HttpApi:
         return self._finish_later(answer, request, route, started)
 
     def admit(self, request: Request) -> Response | None:
-        """Refuse a KV value that is declared larger than allowed, before it is sent."""
+        """Refuse before it is sent what is declared larger than allowed, or must not be kept."""
         limit = self.config.kv_value_bytes_max
         if request.content_length > limit and request.target.startswith(b"/v1/kv/"):
             refusal = value_too_large(request.content_length, limit)
             refusal.head = self._route_head + refusal.head
             return refusal
+        if request.target.startswith(_SPOOLED):
+            return self._admit_spooled(request)
+        return None
+
+    def _admit_spooled(self, request: Request) -> Response | None:
+        try:
+            path, _ = self._path(request)
+            if path in self._exact and (refusal := self._check(self._exact[path], path, request)):
+                return refusal
+        except HttpError as error:
+            return text_answer(error.status, error.text, self._route_head + error.head)
         return None
 
     @staticmethod
     def spools(request: Request) -> bool:
         """Whether a request's body is too large for memory: snapshots that are restored."""
-        return request.target.partition(b"?")[0] == b"/v1/snapshot"
+        return request.method == "PUT" and request.target.partition(b"?")[0] == _SPOOLED
 
     # -- what handlers use
 
@@ -198,6 +210,12 @@ class HttpApi:
 
     def _ask(self, route: Route, path: str, query: bytes, request: Request) -> Answer:
         params = parse_params(query)
+        if (refusal := self._check(route, path, request)) is not None:
+            return refusal
+        return route.handler(self, Ask(request, path, path[len(route.pattern) :], params))
+
+    def _check(self, route: Route, path: str, request: Request) -> Response | None:
+        """The rules that need no body; raises `HttpError`. The answer to OPTIONS is here too."""
         config = self.config
         if config.block_endpoints and path.startswith(config.block_endpoints):
             raise HttpError(403, "Endpoint is blocked by agent configuration")
@@ -209,7 +227,7 @@ class HttpApi:
             raise method_not_allowed(method, route.methods)
         if config.allow_write_from and method not in _READS:
             self._check_write_access(request)
-        return route.handler(self, Ask(request, path, path[len(route.pattern) :], params))
+        return None
 
     def _check_write_access(self, request: Request) -> None:
         try:

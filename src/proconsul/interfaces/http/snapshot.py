@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
 from proconsul.domain.snapshot import SnapshotOp, SnapshotRequest
@@ -11,7 +10,6 @@ from proconsul.interfaces.http.api import HttpApi
 from proconsul.interfaces.http.query import Ask
 from proconsul.rpc.snapshot_stream import nothing
 
-_READ_BYTES = 256 * 1024
 _HEAD = b"Content-Type: application/x-gzip\r\n"
 """What Go makes of the first bytes."""
 
@@ -38,6 +36,5 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
     if spool is None:
         yield request.body
         return
-    spool.seek(0)
-    while chunk := await asyncio.to_thread(spool.read, _READ_BYTES):
+    async for chunk in spool:
         yield chunk

@@ -41,9 +41,6 @@ class World:
             return Response(200, stream=self._stream())
         if target == b"/big":
             return Response(200, b"x" * (8 << 20))
-        if request.spool is not None:
-            request.spool.seek(0)
-            return Response(200, b"spooled %d, %d" % (len(request.spool.read()), len(request.body)))
         return Response(200, target + b"|" + request.body)
 
     async def _wait(self) -> Response:
@@ -75,7 +72,6 @@ def serve(
         server = HttpServer(
             world.handle,
             admit=world.admit,
-            spools=lambda request: request.target == b"/spool",
             limits=HttpLimits(**limits),
         )
         host, port = await server.listen_tcp("127.0.0.1", 0)
@@ -410,25 +406,3 @@ def test_a_client_that_is_gone_at_once_leaves_no_coroutine_behind() -> None:
         await server.aclose(0)
 
     asyncio.run(run())
-
-
-def test_a_spooled_body_is_bounded_by_a_limit_of_its_own() -> None:
-    async def body(world: World, server: HttpServer, connect: Any) -> None:
-        reader, writer = await connect()
-        writer.write(b"PUT /spool HTTP/1.1\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
-        assert (await response(reader))[1] == b"spooled 3000000, 0"
-        chunk = b"186a0\r\n" + bytes(100_000) + b"\r\n"
-        writer.write(b"PUT /spool HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for _ in range(20):
-            writer.write(chunk)
-        writer.write(b"0\r\n\r\n")
-        assert (await response(reader))[1] == b"spooled 2000000, 0"
-        writer.write(b"PUT /other HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc")
-        assert (await response(reader))[1] == b"/other|abc"
-        writer.write(b"PUT /spool HTTP/1.1\r\nContent-Length: 3000001\r\n\r\n")
-        assert (await response(reader))[0].startswith(b"HTTP/1.1 413 ")
-        reader, writer = await connect()
-        writer.write(b"PUT /spool HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 31)
-        assert (await response(reader))[0].startswith(b"HTTP/1.1 413 ")
-
-    serve(body, body_bytes_max=1000, spooled_bytes_max=3_000_000)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 from collections.abc import AsyncIterator
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -50,6 +50,11 @@ class _Agent(FakeAgent):
             self.closed += 1
 
         return SnapshotResponse(index=42, known_leader=True), Answer(read, close)
+
+
+async def _large() -> AsyncIterator[bytes]:
+    for _ in range(2):
+        yield b"large" * 50_000
 
 
 @pytest.fixture
@@ -132,8 +137,7 @@ def test_snapshots_stream(agent: _Agent, api: HttpApi) -> None:
     assert (answer.status, answer.body) == (200, b"onetwo")
     assert b"X-Consul-Index: 42\r\n" in answer.head
     assert ask(api, "PUT", "/v1/snapshot", b"small").status == 200
-    large = io.BytesIO(b"large" * 100_000)
-    assert ask(api, "PUT", "/v1/snapshot", spool=large).status == 200
+    assert ask(api, "PUT", "/v1/snapshot", spool=_large()).status == 200
     assert agent.closed == 3
     assert agent.snapshots == [
         (SnapshotRequest("dc2", "t", True, SnapshotOp.SAVE), b""),
@@ -145,13 +149,40 @@ def test_snapshots_stream(agent: _Agent, api: HttpApi) -> None:
     assert (answer.status, answer.body) == (500, b"failed to decompress snapshot: EOF")
 
 
-def test_only_snapshots_are_spooled(api: HttpApi) -> None:
-    def spools(target: bytes) -> bool:
-        return api.spools(Request("PUT", target, ("127.0.0.1", 5)))
+def test_only_snapshots_that_are_restored_are_spooled(api: HttpApi) -> None:
+    def spools(method: str, target: bytes) -> bool:
+        return api.spools(Request(method, target, ("127.0.0.1", 5)))
 
-    assert spools(b"/v1/snapshot")
-    assert spools(b"/v1/snapshot?dc=x")
-    assert not spools(b"/v1/kv/v1/snapshot")
+    assert spools("PUT", b"/v1/snapshot")
+    assert spools("PUT", b"/v1/snapshot?dc=x")
+    assert not spools("PUT", b"/v1/kv/v1/snapshot")
+    assert not spools("POST", b"/v1/snapshot")
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "status", "text"),
+    [
+        ("POST", {}, 405, b"method POST not allowed"),
+        ("PUT", {"block_endpoints": ("/v1/snapshot",)}, 403, b"Endpoint is blocked"),
+        ("PUT", {"allow_write_from": (IPv4Network("10.0.0.0/8"),)}, 403, b"Access is restricted"),
+        ("PUT", {"allow_write_from": (IPv4Network("127.0.0.0/8"),)}, 0, b""),
+        ("PUT", {}, 0, b""),
+    ],
+)
+def test_a_restore_that_is_refused_is_refused_before_its_bytes_are_sent(
+    agent: _Agent, method: str, settings: dict[str, Any], status: int, text: bytes
+) -> None:
+    config = HttpApiConfig("dc1", "n1", response_headers={"X-Own": "1"}, **settings)
+    request = Request(method, b"/v1/snapshot?dc=x", ("127.0.0.1", 5))
+    request.content_length = 60 << 30
+    answer = build_api(agent, config).admit(request)
+    if not status:
+        assert answer is None
+        return
+    assert answer is not None
+    assert answer.status == status
+    assert answer.body.startswith(text)
+    assert b"X-Own: 1\r\n" in answer.head
 
 
 def test_sessions_have_consuls_defaults(agent: _Agent, api: HttpApi) -> None:
