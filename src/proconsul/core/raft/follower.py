@@ -50,10 +50,10 @@ def _append(state: State, request: AppendEntriesRequest) -> tuple[bool, bool]:
         return False, False
     if prev > 0 and (prev > log.last_index or not _agrees(state, prev, request.prev_log_term)):
         return False, True
+    if _diverges(state, request):
+        state.diverged()
+        return False, False
     for i, entry in enumerate(entries):
-        if entry.index == log.snapshot_index and entry.term != log.snapshot_term:
-            # A snapshot from outside that no quorum got: only a newer one can take us back
-            return False, False
         if entry.index <= log.snapshot_index or (
             entry.index <= log.last_index and log.term(entry.index) == entry.term
         ):
@@ -85,9 +85,29 @@ def _last_agreeable(state: State, request: AppendEntriesRequest) -> int:
     return index
 
 
+def _diverges(state: State, request: AppendEntriesRequest) -> bool:
+    """Whether the leader's log is proven to be another history than our snapshot.
+
+    Terms never fall along a log, so where a snapshot's history is also the leader's, nothing up to
+    its end is of a later term than it. What is would have been acknowledged without being there.
+    """
+    log = state.log
+    if (
+        0 < request.prev_log_index < log.snapshot_index
+        and request.prev_log_term > log.snapshot_term
+    ):
+        return True
+    return any(
+        entry.term > log.snapshot_term
+        or (entry.index == log.snapshot_index and entry.term != log.snapshot_term)
+        for entry in request.entries or ()
+        if entry.index <= log.snapshot_index
+    )
+
+
 def _agrees(state: State, index: int, term: int) -> bool:
     if index < state.log.snapshot_index:
-        return True  # committed, so the leader has the same
+        return True  # committed, so the leader has the same, unless `_diverges`
     try:
         return state.log.term(index) == term
     except Compacted:

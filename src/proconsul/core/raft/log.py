@@ -48,7 +48,7 @@ class Log:
         if self.last_index == 0:
             self.first_index, self.last_index = snapshot_index + 1, snapshot_index
             self.durable_index = snapshot_index
-        elif self.first_index > snapshot_index + 1:
+        elif self.first_index > snapshot_index + 1 and not self._is_older():
             raise Compacted(
                 f"raft log starts at {self.first_index}, the latest intact snapshot ends at "
                 f"{snapshot_index}: what was between is lost; restore the raft directory from a "
@@ -60,10 +60,20 @@ class Log:
         """Whether the store contradicts the snapshot or ends before it (a crash in between)."""
         if self.last_index < self.snapshot_index:
             return True
+        if self._is_older():
+            return True
         return (
             self.first_index <= self.snapshot_index
             and self.get(self.snapshot_index).term != self.snapshot_term
         )
+
+    def _is_older(self) -> bool:
+        """Whether the log is of terms before the snapshot's, and so of another history.
+
+        It followed a snapshot from outside that no quorum got, and that has been replaced since.
+        """
+        last = self._store.get(self._store.last_index())
+        return last is not None and last.term < self.snapshot_term
 
     def get(self, index: int) -> Entry:
         """The entry at `index`, or `Compacted`."""

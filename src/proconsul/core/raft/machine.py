@@ -228,18 +228,24 @@ class Raft:
         state.heard(now)
         self._installing += 1
 
-    def snapshot_wanted(self, index: int) -> bool:
-        """Whether a snapshot received up to `index` is news; if not, it may be dropped."""
-        return index > self.state.commit_index
+    def snapshot_wanted(self, meta: SnapshotMeta) -> bool:
+        """Whether a received snapshot is news; if not, it may be dropped.
+
+        One of a later term than ours that ends before ours proves that ours is of a history that
+        no quorum got: it takes this server back.
+        """
+        log = self.state.log
+        if meta.index <= log.snapshot_index:
+            return meta.term > log.snapshot_term
+        return meta.index > self.state.commit_index
 
     def snapshot_installed(self, meta: SnapshotMeta, now: float) -> None:
         """A received snapshot is durable and restored: it replaces what it covers of the log."""
         state = self.state
         self._installing -= 1
         state.heard(now)
-        if not self.snapshot_wanted(meta.index):
-            return
-        state.restore(meta)
+        if self.snapshot_wanted(meta):
+            state.restore(meta)
 
     def snapshot_aborted(self, now: float) -> None:
         """A snapshot did not arrive whole, or was not wanted."""

@@ -44,6 +44,8 @@ class Progress:
     heartbeats: int = 0
     """Heartbeats under way."""
     failures: int = 0
+    refusals: int = 0
+    """Appends it would not take, wherever they begin, since `match` last grew."""
     retry_at: float = 0.0
     commit_sent: int = 0
     commit_at: float | None = None

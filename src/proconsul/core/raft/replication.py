@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from proconsul.core.raft.state import State
     from proconsul.wire.raft import Response
 
+REFUSALS_MAX = 4
+"""A follower that refused so many appends is sent a snapshot, if one reaches beyond its log."""
 HEARTBEATS_MAX = 3
 """Under way to one follower: the timer's, and those that verifications asked for."""
 
@@ -110,7 +112,7 @@ class Replication:
             progress.verified = max(progress.verified, call.verification)
         if not call.append:
             progress.heartbeats -= 1
-            if progress.failures:
+            if progress.failures and not progress.refusals:
                 progress.retry_at = min(progress.retry_at, now)
         elif call.epoch == progress.epoch:
             progress.inflight -= 1
@@ -130,14 +132,22 @@ class Replication:
             self._matched(progress, prev + len(request.entries or ()))
             progress.flow = Flow.PIPELINE
             return
-        progress.restart(min(prev, response.last_log + 1))
+        retry_from = min(prev, response.last_log + 1)
         if response.no_retry_backoff:
+            progress.restart(retry_from)
             progress.failures = 0
-        else:
-            progress.failed(now)
+            return
+        progress.restart(max(retry_from, progress.match + 1))
+        progress.refusals += 1
+        progress.failures = max(progress.failures, progress.refusals)
+        progress.failed(now)
+        if progress.refusals >= REFUSALS_MAX and self._state.log.snapshot_index > progress.match:
+            # Its snapshot may be of another history, which only a later one can replace
+            self._send_snapshot(progress)
 
     def _matched(self, progress: Progress, index: int) -> None:
-        progress.match = max(progress.match, index)
+        if index > progress.match:
+            progress.match, progress.refusals = index, 0
         progress.next = max(progress.next, index + 1)
         self.commitment.match(progress.server.id, index)
         if progress.stop_at is not None and index >= progress.stop_at:
@@ -174,6 +184,8 @@ class Replication:
         progress.last_contact = now
         if call.epoch != progress.epoch:
             return
+        # One that ends behind our log is from outside, and not (or not yet) our state
+        success = success and index <= self._state.log.last_index
         progress.restart(index + 1 if success else progress.next)
         if success:
             progress.failures = 0
@@ -255,6 +267,8 @@ class Replication:
         return True
 
     def _send_snapshot(self, progress: Progress) -> None:
+        # Answers to what is under way must not end this: each could begin another one
+        progress.restart(progress.next)
         progress.flow = Flow.SNAPSHOT
         progress.commit_at = None
         rid = self._state.send(progress.server, None, Channel.SNAPSHOT)

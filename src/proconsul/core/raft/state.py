@@ -9,6 +9,7 @@ from proconsul.core.raft.membership import Membership
 from proconsul.core.raft.types import (
     Channel,
     Config,
+    Diverged,
     HardState,
     LeaderChanged,
     Output,
@@ -53,6 +54,7 @@ class State:
         self._unsynced: deque[list[int]] = deque()
         """[seq, last log index] of outputs that are not durable yet."""
         self._rid = 0
+        self._diverged = False
         if log.last_index and log.discard_needed():
             self.out.truncate_from = log.first_index
             log.restore(log.snapshot_index, log.snapshot_term)
@@ -111,6 +113,12 @@ class State:
         timeout = self.config.heartbeat_timeout_s
         self.election_at = now + self.rng.uniform(timeout, 2 * timeout)
 
+    def diverged(self) -> None:
+        """Our snapshot is not of the leader's history; said once, until another replaces it."""
+        if not self._diverged:
+            self._diverged = True
+            self.out.events.append(Diverged(self.log.snapshot_index, self.log.snapshot_term))
+
     def append(self, entries: Sequence[Entry]) -> bool:
         """Append to the log; True if that changed the members."""
         self.log.append(entries)
@@ -138,6 +146,7 @@ class State:
 
         What follows stays if it fits: entries that this server has confirmed must not be lost.
         """
+        self._diverged = False
         if self.log.contains(meta.index, meta.term):
             upto = self.log.compact(meta.index, meta.term, self.config.trailing_logs)
             self.out.delete_to = max(self.out.delete_to, upto)

@@ -180,7 +180,17 @@ class LeaderChanged(Struct, frozen=True):
     leader: tuple[str, str] | None
 
 
-Event = Verified | Transferred | RoleChanged | LeaderChanged
+class Diverged(Struct, frozen=True):
+    """A leader's log is another history than our snapshot up to `index` of `term`.
+
+    That was one from outside which no quorum got. Only a snapshot of a later term takes us back.
+    """
+
+    index: int
+    term: int
+
+
+Event = Verified | Transferred | RoleChanged | LeaderChanged | Diverged
 
 
 class Output(Struct):

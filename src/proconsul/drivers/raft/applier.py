@@ -101,13 +101,13 @@ class Applier:
             await asyncio.sleep(0)
 
     def restore(self, snapshot: Snapshot, replace: Replace) -> None:
-        """Jump to a snapshot that was loaded."""
+        """Jump to a snapshot that was loaded: back also, if what was here is no quorum's history."""
         _draw(replace())
         meta = snapshot.meta
         self.index, self.term = meta.index, meta.term
         self.configuration, self.configuration_index = meta.configuration, meta.configuration_index
-        self._commit = max(self._commit, meta.index)
-        for index in [i for i in self._waiting if i <= meta.index]:
+        until, self._commit = max(self._commit, meta.index), meta.index
+        for index in [i for i in self._waiting if i <= until]:
             _fail(self._waiting.pop(index)[1], LeadershipLost())
 
     def meta(self) -> SnapshotMeta:

@@ -15,6 +15,7 @@ from typing import Any
 from proconsul.core.raft.machine import Raft
 from proconsul.core.raft.types import (
     Channel,
+    Diverged,
     Event,
     LeaderChanged,
     Output,
@@ -262,6 +263,13 @@ class Engine:
             case LeaderChanged(leader):
                 if self._hooks.on_leader is not None:
                     self._hooks.on_leader(*(leader or ("", "")))
+            case Diverged(index, term):
+                log.error(
+                    "this server's state is a restored snapshot (up to %d, term %d) that no quorum "
+                    "got: the leader's entries are refused until it sends a snapshot, which it can "
+                    "do once it has taken one (consul snapshot save); or stop this server and move "
+                    "its raft directory away", index, term,
+                )  # fmt: skip
             case Verified(token, ok):
                 if isinstance(token, asyncio.Future) and not token.done():
                     token.set_result(ok)

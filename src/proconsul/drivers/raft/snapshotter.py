@@ -187,7 +187,7 @@ class Snapshotter:
         engine, meta = self._engine, snapshot.meta
         reader = await asyncio.to_thread(self._store.open, snapshot)
         with reader:
-            if not engine.running().snapshot_wanted(meta.index):
+            if not engine.running().snapshot_wanted(meta):
                 return False
             try:
                 replace = await engine.applier.load(reader)
@@ -195,7 +195,7 @@ class Snapshotter:
                 engine.halt(error)
                 raise
         core = engine.running()
-        if not core.snapshot_wanted(meta.index):
+        if not core.snapshot_wanted(meta):
             return False
         if core.state.term != term or core.state.role is Role.LEADER:
             raise RaftError("a later term began while the snapshot was received")

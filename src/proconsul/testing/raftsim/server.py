@@ -210,7 +210,7 @@ class SimServer:
 
     def _received(self, token: object, image: Image, term: int) -> None:
         core, ok = self.core, True
-        if not core.snapshot_wanted(image.meta.index):
+        if not core.snapshot_wanted(image.meta):
             core.snapshot_aborted(self.now())
         elif core.state.term != term or core.state.role is Role.LEADER or self.disk.full:
             core.snapshot_aborted(self.now())

@@ -102,7 +102,7 @@ def test_a_snapshot_that_only_this_server_has_is_not_built_upon() -> None:
     raft.request(0, AppendEntriesRequest(2, b"b", 8, 2, tuple(_entries(9, 2, 2)), 10), 0.0)
     assert _answer(raft) == AppendEntriesResponse(2, 9, success=False)
     assert (raft.state.log.last_index, raft.state.commit_index) == (9, 9)
-    assert raft.snapshot_wanted(10)
+    assert raft.snapshot_wanted(SnapshotMeta(10, 2, THREE, 1))
 
 
 def test_a_deposed_leader_knows_the_later_term() -> None:

@@ -55,9 +55,10 @@ def answer(raft: Raft, found: list[Output], *names: str) -> None:
             raft.response(send.rid, AppendEntriesResponse(raft.state.term, last, True, False), 0.0)
 
 
-def leader() -> Raft:
+def leader(config: Config | None = None) -> Raft:
     """Leads a and b and c; its first entries are everywhere and committed."""
-    raft = Raft(Config(), "a", "a:1", Log(MemoryLogStore()), HardState(), None, random.Random(1))
+    log = Log(MemoryLogStore())
+    raft = Raft(config or Config(), "a", "a:1", log, HardState(), None, random.Random(1))
     raft.start(0.0)
     raft.bootstrap(THREE, 0.0)
     outputs(raft)
@@ -137,3 +138,41 @@ def test_not_while_the_members_change() -> None:
     raft.change(Change.REMOVE_SERVER, "c", "", 0, 0.0)
     with pytest.raises(ConfigurationError, match="cannot restore snapshot now, wait until the"):
         raft.begin_restore(5)
+
+
+def test_answers_that_were_on_their_way_begin_no_further_snapshots() -> None:
+    raft = leader()
+    for _ in range(5):
+        raft.propose([(LogType.COMMAND, b"x")], 0.0)
+    found = outputs(raft)
+    under_way = [s for s in sends(found) if s.server_id == "c"]
+    assert len(under_way) == 5
+    answer(raft, found, "b")
+    outputs(raft)
+    meta = raft.begin_restore(5000)
+    raft.restored(meta, 0.0)
+    found = outputs(raft)
+    for send in under_way[:-1]:
+        answer(raft, [Output(0, send=[send])], "c")
+    raft.failed(under_way[-1].rid, 0.0)
+    found += outputs(raft)
+    (snapshot,) = [s for s in sends(found) if s.channel is Channel.SNAPSHOT and s.server_id == "c"]
+    raft.snapshot_sent(snapshot.rid, raft.state.term, True, meta.index, 0.0)
+    answer(raft, outputs(raft), "c")
+    assert raft.state.commit_index == meta.index + 1
+
+
+def test_a_snapshot_from_outside_that_was_not_restored_counts_for_nothing() -> None:
+    raft = leader(Config(trailing_logs=0))
+    raft.compact(2, raft.state.term)
+    raft.propose([(LogType.COMMAND, b"x")], 0.0)
+    found = outputs(raft)
+    (append,) = [s for s in sends(found) if s.server_id == "c"]
+    raft.response(append.rid, AppendEntriesResponse(raft.state.term, 0, False, True), 0.0)
+    (snapshot,) = [s for s in sends(outputs(raft)) if s.channel is Channel.SNAPSHOT]
+    meta = raft.begin_restore(5000)
+    raft.snapshot_sent(snapshot.rid, raft.state.term, True, meta.index, 0.0)
+    raft.cancel_restore(meta)
+    index = raft.propose([(LogType.COMMAND, b"y")], 0.0)
+    outputs(raft)
+    assert raft.state.commit_index < index
