@@ -16,6 +16,7 @@ from proconsul.state.tables import (
     CA_ROOTS,
     Tables,
     Transaction,
+    successor,
 )
 from proconsul.state.watch import Answer, Watch, WatchRegistry
 
@@ -136,7 +137,7 @@ def delete_provider_state(tx: Transaction, state_id: str) -> None:
 def increment_serial(tx: Transaction) -> int:
     """The next serial number of the built-in provider."""
     last = tx.t.index.get(CA_PROVIDER_SERIAL)
-    following = (tx.t.max_index(CA_PROVIDER) if last is None else last) + 1
+    following = successor(tx.t.max_index(CA_PROVIDER) if last is None else last)
     tx.bump(CA_PROVIDER_SERIAL, following)
     return following
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from proconsul.domain.kv import DirEntry
 from proconsul.state.errors import StateError
-from proconsul.state.tables import KVS, TOMBSTONES, Tables, Transaction
+from proconsul.state.tables import KVS, TOMBSTONES, Tables, Transaction, successor
 from proconsul.state.watch import Answer, Watch, WatchRegistry, kv_key, kv_prefix_key
 
 
@@ -146,7 +146,7 @@ def lock(tx: Transaction, entry: DirEntry) -> DirEntry | None:
         elif existing.session:
             return None
         else:
-            lock_index = existing.lock_index + 1
+            lock_index = successor(existing.lock_index)
     return set_entry(tx, replace(entry, lock_index=lock_index), update_session=True)
 
 

@@ -50,6 +50,11 @@ NodeRows = tuple[Node, dict[str, NodeService], dict[str, HealthCheck]]
 """A node with its services and checks."""
 
 
+def successor(number: int) -> int:
+    """One more, as in 64 bits without sign: 0 follows the last. Others' numbers may be any."""
+    return (number + 1) & (1 << 64) - 1
+
+
 class Tables:
     """All rows of one state. Replaced as a whole on restore."""
 

@@ -132,6 +132,17 @@ def test_lock_and_unlock(world: World) -> None:
     assert row.session == ""
 
 
+def test_the_lock_index_wraps_as_in_go(world: World) -> None:
+    _session(world)
+    entry = DirEntry(key="k", lock_index=2**64 - 1)  # servers may be told any by RPC
+    world.apply(MessageType.KVS, KVSRequest(op="set", dir_ent=entry))
+    assert world.kv("lock", "k", session="s") is True
+    row = world.fsm.store.kv.get("k").value
+    assert row is not None
+    assert row.lock_index == 0
+    assert b"".join(world.fsm.snapshot())  # every number of it fits
+
+
 @pytest.mark.parametrize(("behavior", "left"), [("release", ["k"]), ("delete", [])])
 def test_a_critical_check_ends_the_session(world: World, behavior: str, left: list[str]) -> None:
     _session(world, behavior)
