@@ -330,11 +330,11 @@ class Raft:
             self._leadership.tick(now)
         elif (at := self.get_timer()) is not None and now >= at:
             if self._deaf:
-                # It could not win, and on its return its later term would depose who did. Others
-                # who may campaign will be heard; a voter that is fresh may have to be asked.
+                # It could not win, and on its return its later term would depose who did.
                 self._deaf -= 1
                 timeout = self.state.config.election_timeout_s
                 self.state.election_at = now + self.state.rng.uniform(timeout, 2 * timeout)
+                self._ask_if_heard()
             elif self._may_campaign():
                 self._campaign(now, transfer=self._orphaned)
             else:
@@ -374,6 +374,20 @@ class Raft:
             if server.id != state.local_id:
                 rid = state.send(server, request, Channel.DIRECT, durable=True)
                 candidacy.calls[rid] = server.id
+
+    def _ask_if_heard(self) -> None:
+        """Make voters answer that may not campaign, for they would never be heard otherwise.
+
+        One is fresh, or does not know yet that it is a voter. A request of a past term deposes
+        nobody, and no answer to it counts as a vote.
+        """
+        state = self.state
+        request = RequestVoteRequest(
+            state.term - 1, state.candidate_name, state.log.last_index, state.log.last_term
+        )
+        for server in voters(state.members.latest):
+            if server.id != state.local_id:
+                state.send(server, request, Channel.DIRECT)
 
     def _step_down(self, term: int, now: float) -> None:
         leadership, self._leadership, self._candidacy = self._leadership, None, None

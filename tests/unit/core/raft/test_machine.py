@@ -129,7 +129,8 @@ def test_a_vote_is_given_once_the_leader_has_been_silent_for_a_lease() -> None:
         assert reply.response.granted is granted
 
 
-def test_an_isolated_leader_does_not_campaign_until_it_hears_of_somebody() -> None:
+def _isolated() -> tuple[Raft, float]:
+    """It led term 2 and has heard of nobody until 10 s."""
     raft = _machine()
     raft.start(0.0)
     raft.bootstrap(_three(), 0.0)
@@ -146,6 +147,11 @@ def test_an_isolated_leader_does_not_campaign_until_it_hears_of_somebody() -> No
         now = max(now, at)
         raft.handle_timer(now)
         _outputs(raft, now=now)
+    return raft, now
+
+
+def test_an_isolated_leader_does_not_campaign_until_it_hears_of_somebody() -> None:
+    raft, now = _isolated()
     assert raft.state.role is Role.FOLLOWER
     assert raft.state.term == 2
     raft.request(1, RequestVoteRequest(2, b"b:1", 1, 1), now)
@@ -154,6 +160,36 @@ def test_an_isolated_leader_does_not_campaign_until_it_hears_of_somebody() -> No
     assert at is not None
     raft.handle_timer(at)
     assert raft.state.role is Role.CANDIDATE
+
+
+def test_an_isolated_leader_hears_of_voters_that_may_not_campaign() -> None:
+    raft, now = _isolated()
+    asked: list[Send] = []
+    while not asked:
+        now = max(now, raft.get_timer() or now)
+        raft.handle_timer(now)
+        asked = [s for o in _outputs(raft, now=now) for s in o.send if isinstance(s, Send)]
+    assert {s.server_id for s in asked} == {"b", "c"}
+    assert [getattr(s.request, "term", 0) for s in asked] == [1, 1]
+    # "b" came back with nothing on its disk: it will never ask for a vote by itself
+    fresh = Raft(Config(), "b", "b:1", Log(MemoryLogStore()), HardState(), None, random.Random(1))
+    fresh.start(0.0)
+    _outputs(fresh)
+    assert asked[0].request is not None
+    fresh.request(0, asked[0].request, now)
+    (reply,) = _replies(_outputs(fresh))
+    assert reply.response is not None
+    raft.response(asked[0].rid, reply.response, now)
+    assert raft.state.role is Role.FOLLOWER, "an answer of a past term elects nobody"
+    at = raft.get_timer()
+    assert at is not None
+    raft.handle_timer(at)
+    votes = [s for o in _outputs(raft, now=at) for s in o.send_durable if isinstance(s, Send)]
+    fresh.request(1, votes[0].request, at)  # type: ignore[arg-type]
+    (reply,) = _replies(_outputs(fresh))
+    assert reply.response == RequestVoteResponse(3, granted=True)
+    raft.response(votes[0].rid, reply.response, at)
+    assert raft.state.role is Role.LEADER
 
 
 def test_a_dead_leader_is_succeeded_before_its_silence_is_noticed() -> None:
