@@ -114,12 +114,13 @@ def _agrees(state: State, index: int, term: int) -> bool:
         return False
 
 
-def request_vote(state: State, token: object, request: RequestVoteRequest, now: float) -> None:
-    """Give or refuse a vote; the caller has dealt with the terms."""
+def request_vote(state: State, token: object, request: RequestVoteRequest, now: float) -> bool:
+    """Give or refuse a vote, and say which; the caller has dealt with the terms."""
     granted = _grant(state, request)
     if granted:
         state.heard(now)
     state.reply(token, RequestVoteResponse(state.term, granted), durable=True)
+    return granted
 
 
 def _grant(state: State, request: RequestVoteRequest) -> bool:

@@ -214,8 +214,10 @@ class Raft:
             state.reply(token, RequestVoteResponse(state.term, granted=False))
             return
         if request.term > state.term:
+            self._orphaned = False
             self._step_down(request.term, now)
-        follower.request_vote(state, token, request, now)
+        if follower.request_vote(state, token, request, now):
+            self._orphaned = False
 
     def _on_snapshot(self, token: object, request: InstallSnapshotRequest, now: float) -> None:
         state = self.state
@@ -224,6 +226,7 @@ class Raft:
             return
         if request.term > state.term or state.role is not Role.FOLLOWER:
             self._step_down(request.term, now)
+        self._orphaned = False
         state.set_leader(state.leader_by_address(request.leader))
         state.heard(now)
         self._installing += 1

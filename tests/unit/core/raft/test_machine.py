@@ -24,12 +24,15 @@ from proconsul.wire.raft import (
     AppendEntriesResponse,
     Configuration,
     Entry,
+    InstallSnapshotRequest,
     LogType,
+    Request,
     RequestVoteRequest,
     RequestVoteResponse,
     Server,
     Suffrage,
     TimeoutNowRequest,
+    encode_configuration,
 )
 
 
@@ -209,6 +212,32 @@ def test_a_dead_leader_is_succeeded_before_its_silence_is_noticed() -> None:
     sends = [s for o in _outputs(raft) for s in o.send_durable if isinstance(s, Send)]
     requests = [send.request for send in sends]
     assert [request.leadership_transfer for request in requests] == [True, True]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        RequestVoteRequest(2, b"c:1", 1, 1),  # gets our vote
+        RequestVoteRequest(3, b"c:1", 0, 0),  # does not, but is of a later term
+        InstallSnapshotRequest(2, b"c:1", 9, 2, encode_configuration(_three()), 1, 0),
+    ],
+)
+def test_an_election_after_others_does_not_claim_that_the_leader_is_gone(heard: Request) -> None:
+    raft = _machine()
+    raft.bootstrap(_three(), 0.0)
+    raft.request(0, AppendEntriesRequest(2, b"b:1"), 0.5)
+    _outputs(raft)
+    raft.leader_died("b:1", 0.6)
+    raft.request(1, heard, 0.61)
+    if isinstance(heard, InstallSnapshotRequest):
+        raft.snapshot_aborted(0.7)
+    _outputs(raft)
+    at = raft.get_timer()
+    assert at is not None
+    raft.handle_timer(at)
+    asked = [s.request for o in _outputs(raft) for s in o.send_durable if isinstance(s, Send)]
+    assert asked
+    assert not any(getattr(request, "leadership_transfer", True) for request in asked)
 
 
 def test_a_leader_that_is_heard_after_all_is_followed() -> None:
