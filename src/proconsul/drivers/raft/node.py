@@ -12,13 +12,11 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import BinaryIO, TypeVar
 
-from proconsul.core.raft.log import Log
 from proconsul.core.raft.machine import Raft
 from proconsul.core.raft.membership import Change
 from proconsul.core.raft.types import (
     ChangePending,
     Config,
-    HardState,
     NotLeader,
     RaftError,
     Role,
@@ -26,9 +24,10 @@ from proconsul.core.raft.types import (
 from proconsul.drivers.raft import stats
 from proconsul.drivers.raft.applier import Applier, Fsm
 from proconsul.drivers.raft.engine import Engine, Hooks
-from proconsul.drivers.raft.snapshots import FileSnapshotStore, Snapshot, SnapshotError
+from proconsul.drivers.raft.loading import load
+from proconsul.drivers.raft.snapshots import FileSnapshotStore, Snapshot
 from proconsul.drivers.raft.snapshotter import Snapshotter
-from proconsul.drivers.raft.store import DiskFull, Store, StoreError
+from proconsul.drivers.raft.store import DiskFull, Store
 from proconsul.drivers.raft.transport import Transport
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import Stream
@@ -111,7 +110,9 @@ class RaftNode:
         """
         loop = asyncio.get_running_loop()
         engine = self._engine
-        snapshot, hard, raft_log = await loop.run_in_executor(engine.disk, self._load)
+        snapshot, hard, raft_log = await loop.run_in_executor(
+            engine.disk, load, self._store, self._snapshots
+        )
         if snapshot is not None:
             reader = await asyncio.to_thread(self._snapshots.open, snapshot)
             with reader:
@@ -120,17 +121,6 @@ class RaftNode:
         me, meta = self._config, snapshot.meta if snapshot else None
         engine.start(Raft(me.raft, me.server_id, me.address, raft_log, hard, meta, self._rng))
         _ = engine.scope.supervise("snapshots", self._snapshotter.loop)
-
-    def _load(self) -> tuple[Snapshot | None, HardState, Log]:
-        snapshot, hard = self._snapshots.latest(), self._store.hard_state()
-        index, term = (snapshot.meta.index, snapshot.meta.term) if snapshot else (0, 0)
-        if hard.term < term:
-            raise StoreError(
-                f"the raft log beside {self._snapshots.path} is older than the latest snapshot, this "
-                "server's term and vote are lost: restore the raft directory from a backup, or move "
-                "it away to let this server fetch its state from the other servers"
-            )
-        return snapshot, hard, Log(self._store, index, term)
 
     async def aclose(self) -> None:
         """Stop, finish what is being written, close transport and stores. Idempotent."""
@@ -271,11 +261,7 @@ class RaftNode:
 
         Raises `SnapshotError`, also where there is nothing yet.
         """
-        await self._snapshotter.take()
-        snapshot = await asyncio.to_thread(self._snapshots.latest)
-        if snapshot is None:
-            raise SnapshotError("nothing new to snapshot")
-        return snapshot, await asyncio.to_thread(self._snapshots.open, snapshot)
+        return await self._snapshotter.open()
 
     async def restore(self, index: int, source: BinaryIO, deadline: float) -> None:
         """Replace the state of all servers by a snapshot's bytes; `index` is where it was taken.

@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from proconsul.core.raft.log import Log
 from proconsul.core.raft.membership import check, of_entry
 from proconsul.core.raft.types import Output, RaftError, SnapshotMeta
+from proconsul.drivers.raft.loading import load
 from proconsul.wire.raft import Configuration, LogType
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from proconsul.core.raft.log import Log
     from proconsul.drivers.raft.applier import Fsm
-    from proconsul.drivers.raft.snapshots import FileSnapshotStore, Snapshot
+    from proconsul.drivers.raft.snapshots import FileSnapshotStore
     from proconsul.drivers.raft.store import Store
 
 log = logging.getLogger("proconsul.raft")
@@ -31,9 +32,8 @@ def has_state(store: Store, snapshots: FileSnapshotStore) -> bool:
 
 def last_members(store: Store, snapshots: FileSnapshotStore) -> Configuration:
     """The newest configuration that this server knows, committed or not."""
-    snapshot = snapshots.latest()
+    snapshot, _, raft_log = load(store, snapshots)
     found = snapshot.meta.configuration if snapshot is not None else Configuration()
-    raft_log = _log(store, snapshot)
     for index in _behind(raft_log):
         found = of_entry(raft_log.get(index)) or found
     return found
@@ -52,12 +52,11 @@ def recover(
         raise RaftError(
             "refused to recover cluster with no initial state, this is probably an operator error"
         )
-    snapshot = snapshots.latest()
+    snapshot, _, raft_log = load(store, snapshots)
     if snapshot is not None:
         with snapshots.open(snapshot) as reader:
             for _ in _result(fsm.restore(reader))():
                 pass
-    raft_log = _log(store, snapshot)
     index, term = raft_log.snapshot_index, raft_log.snapshot_term
     for index in _behind(raft_log):
         entry = raft_log.get(index)
@@ -68,7 +67,7 @@ def recover(
     try:
         for chunk in fsm.snapshot():
             sink.write(chunk)
-        sink.commit()
+        snapshots.reap(sink.commit())
     except BaseException:
         sink.abort()
         raise
@@ -76,11 +75,6 @@ def recover(
         # Its changes of members must not count any more.
         store.write([Output(1, delete_to=last)])
     return index
-
-
-def _log(store: Store, snapshot: Snapshot | None) -> Log:
-    meta = snapshot.meta if snapshot is not None else None
-    return Log(store, meta.index if meta else 0, meta.term if meta else 0)
 
 
 def _behind(raft_log: Log) -> range:

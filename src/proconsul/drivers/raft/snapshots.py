@@ -1,8 +1,9 @@
 """Snapshots on disk, after hashicorp/raft's FileSnapshotStore.
 
 One directory per snapshot, `<term>-<index>-<milliseconds>`, with `meta.json` and `state.bin`. It is
-written under a temporary name, synced, renamed and its parent synced, so that a directory without
-that suffix is whole; a CRC finds what the disk damaged later. All calls block: worker threads only.
+written under a temporary name, synced, renamed and its parent synced, and goes the same way back, so
+that a directory without that suffix is whole; a CRC finds what the disk damaged later. Anything with
+another name is not ours. All calls block: worker threads only.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from typing_extensions import override
 
@@ -25,14 +27,22 @@ from proconsul.core.raft.types import RaftError, SnapshotMeta
 from proconsul.util.errors import WireError
 from proconsul.wire.raft import decode_configuration, encode_configuration
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 log = logging.getLogger("proconsul.snapshot")
 
 _TMP = ".tmp"
+_NAME = re.compile(r"\d+-\d+-\d+")
 _READ_BYTES = 1 << 20
 
 
 class SnapshotError(RaftError):
     """A snapshot cannot be written or read. Names the path."""
+
+
+class NotTakenBack(SnapshotError):
+    """A snapshot that must not count may still be there at the next start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,7 @@ class Sink(Protocol):
     """Takes a snapshot's bytes; ends with `commit` or `abort`."""
 
     def write(self, data: bytes) -> None: ...
+    def open(self) -> BinaryIO: ...
     def commit(self) -> Snapshot: ...
     def abort(self) -> None: ...
 
@@ -77,9 +88,21 @@ class FileSink:
         self._crc = zlib.crc32(data, self._crc)
         self._size += len(data)
 
+    def open(self) -> BinaryIO:
+        """What was written so far, to be read before it counts."""
+        try:
+            self._file.flush()
+            return open(self._tmp / "state.bin", "rb")
+        except OSError as error:
+            raise SnapshotError(f"snapshot {self._tmp} cannot be read: {error}") from error
+
     def commit(self) -> Snapshot:
-        """Make it durable and visible, and drop the oldest ones."""
+        """Make it durable and visible; what raises has left nothing visible.
+
+        Raises `NotTakenBack` if that cannot be had.
+        """
         meta = self._meta
+        snapshot = Snapshot(meta, self._size, self._final)
         fields = {
             "Version": 1,
             "Index": meta.index,
@@ -98,13 +121,16 @@ class FileSink:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            _sync_directory(self._tmp)
+            sync_directory(self._tmp)
             self._tmp.rename(self._final)
-            _sync_directory(self._store.path)
         except OSError as error:
             raise SnapshotError(f"snapshot {self._final} cannot be written: {error}") from error
-        self._store.reap()
-        return Snapshot(meta, self._size, self._final)
+        try:
+            sync_directory(self._store.path)
+        except OSError as error:
+            self._store.delete(snapshot)
+            raise SnapshotError(f"snapshot {self._final} cannot be written: {error}") from error
+        return snapshot
 
     def abort(self) -> None:
         """Throw it away."""
@@ -120,7 +146,7 @@ class FileSnapshotStore:
         self.path = Path(base) / "snapshots"
         self._retain = retain
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_directory(self.path)
             for leftover in self.path.glob("*" + _TMP):
                 shutil.rmtree(leftover, ignore_errors=True)
         except OSError as error:
@@ -133,9 +159,7 @@ class FileSnapshotStore:
     def list(self) -> list[Snapshot]:
         """All whole snapshots, newest first; what cannot be read is logged and left out."""
         found: list[Snapshot] = []
-        for directory in self.path.iterdir():
-            if directory.suffix == _TMP or not directory.is_dir():
-                continue
+        for directory in snapshot_directories(self.path):
             try:
                 found.append(_read_meta(directory))
             except (OSError, ValueError, KeyError, TypeError, WireError) as error:
@@ -143,23 +167,19 @@ class FileSnapshotStore:
         found.sort(key=lambda s: (s.meta.term, s.meta.index, s.path.name), reverse=True)
         return found
 
-    def latest(self) -> Snapshot | None:
-        """The newest snapshot whose checksum is right, None if there is none at all.
-
-        Raises `SnapshotError` if there are snapshots but all are damaged: starting without one
-        would lose committed state.
-        """
-        snapshots = self.list()
-        for snapshot in snapshots:
+    def intact(self) -> Iterator[Snapshot]:
+        """Those whose checksums are right, newest first. Reads each when it is asked for."""
+        for snapshot in self.list():
             if _intact(snapshot):
-                return snapshot
-            log.error("snapshot %s is damaged, trying the one before", snapshot.path)
-        if snapshots or any(p.suffix != _TMP for p in self.path.iterdir()):
-            raise SnapshotError(
-                f"no snapshot in {self.path} is intact: restore the directory from a backup, or "
-                "move the raft directory away to let this server fetch its state from the others"
-            )
-        return None
+                yield snapshot
+            else:
+                log.error("snapshot %s is damaged, trying the one before", snapshot.path)
+
+    def find(self, index: int, term: int) -> Snapshot | None:
+        """The intact snapshot that ends with this entry, None if there is none."""
+        return next(
+            (s for s in self.intact() if (s.meta.index, s.meta.term) == (index, term)), None
+        )
 
     def open(self, snapshot: Snapshot) -> BinaryIO:
         """Its bytes."""
@@ -169,16 +189,27 @@ class FileSnapshotStore:
             raise SnapshotError(f"snapshot {snapshot.path} cannot be read: {error}") from error
 
     def delete(self, snapshot: Snapshot) -> None:
-        """Take back a snapshot that turned out to be of no use."""
-        shutil.rmtree(snapshot.path, ignore_errors=True)
+        """Take back a snapshot, durably and as a whole. Raises `NotTakenBack`."""
+        gone = snapshot.path.with_name(snapshot.path.name + _TMP)
+        try:
+            snapshot.path.rename(gone)
+            sync_directory(self.path)
+        except OSError as error:
+            raise NotTakenBack(
+                f"snapshot {snapshot.path} must not count, and cannot be deleted ({error}): delete "
+                "it, then restart"
+            ) from error
+        shutil.rmtree(gone, ignore_errors=True)
 
     def close(self) -> None:
         """Nothing to do: what is committed is on disk."""
 
-    def reap(self) -> None:
-        """Delete all but the newest `retain`."""
-        for old in self.list()[self._retain :]:
-            shutil.rmtree(old.path, ignore_errors=True)
+    def reap(self, current: Snapshot) -> None:
+        """Delete all but `current` and the newest of the others, `retain` in all."""
+        others = [s for s in self.list() if s.path != current.path]
+        for old in others[self._retain - 1 :]:
+            with contextlib.suppress(NotTakenBack):  # too many do no harm
+                self.delete(old)
 
 
 class MemorySnapshotStore(FileSnapshotStore):
@@ -234,7 +265,21 @@ def _intact(snapshot: Snapshot) -> bool:
     return bool(crc == fields.get("CRC32") and size == snapshot.size)
 
 
-def _sync_directory(path: Path) -> None:
+def snapshot_directories(path: Path) -> list[Path]:
+    """The snapshots in `path`, whole or damaged; not what others put there (`lost+found`)."""
+    return [p for p in path.iterdir() if _NAME.fullmatch(p.name) and p.is_dir()]
+
+
+def make_directory(path: Path) -> None:
+    """Make `path` and what is missing above it, durably. Raises `OSError`."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for made in missing:
+        sync_directory(made.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. Raises `OSError`."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

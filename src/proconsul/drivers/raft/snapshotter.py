@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from proconsul.core.raft.types import LeadershipLost, RaftError, Role, Send, SnapshotMeta
-from proconsul.drivers.raft.snapshots import FileSnapshotStore, Sink, Snapshot, SnapshotError
+from proconsul.drivers.raft.snapshots import (
+    FileSnapshotStore,
+    NotTakenBack,
+    Sink,
+    Snapshot,
+    SnapshotError,
+)
 from proconsul.util.errors import ProconsulError
 from proconsul.wire.raft import (
     SNAPSHOT_VERSION,
@@ -23,11 +30,16 @@ from proconsul.wire.raft import (
 )
 
 if TYPE_CHECKING:
+    from proconsul.drivers.raft.applier import Replace
     from proconsul.drivers.raft.engine import Engine
     from proconsul.util.clock import Rng
 
 log = logging.getLogger("proconsul.raft")
 
+T = TypeVar("T")
+
+INDEX_END = 1 << 62
+"""Snapshots from outside must end before it: the log goes on behind them, in 64 bits."""
 _CHUNK_BYTES = 1 << 20
 _DRAW_BYTES = 256 << 10
 """How much of a snapshot is encoded at once: about a millisecond."""
@@ -52,21 +64,73 @@ class Snapshotter:
                     await self.take()
                 except SnapshotError as error:
                     log.error("failed to take snapshot: %s", error)
+                except Exception:
+                    # A row that cannot be encoded, say: later states may do without it.
+                    log.exception("failed to take snapshot")
 
     async def take(self) -> Snapshot | None:
         """Write a snapshot and truncate the log behind it; None if there is nothing new."""
-        engine = self._engine
         async with self._busy:
-            meta, core = engine.applier.meta(), engine.running()
-            if meta.index <= core.state.log.snapshot_index:
-                return None
-            chunks = engine.applier.snapshot()
-            sink = await asyncio.to_thread(self._store.create, meta)
-            snapshot = await _fill(sink, _gathered(chunks))
-            engine.running().compact(meta.index, meta.term)
-            engine.pump()
-            log.info("snapshot up to index %d complete, %d bytes", meta.index, snapshot.size)
-            return snapshot
+            return await self._take()
+
+    async def _take(self) -> Snapshot | None:
+        engine = self._engine
+        meta, core = engine.applier.meta(), engine.running()
+        if meta.index <= core.state.log.snapshot_index:
+            return None
+        chunks = engine.applier.snapshot()
+        async with self._sink(meta) as sink:
+            await _fill(sink, _gathered(chunks))
+            snapshot = await _to_the_end(sink.commit)
+        engine.running().compact(meta.index, meta.term)
+        engine.pump()
+        await asyncio.to_thread(self._store.reap, snapshot)
+        log.info("snapshot up to index %d complete, %d bytes", meta.index, snapshot.size)
+        return snapshot
+
+    async def open(self) -> tuple[Snapshot, BinaryIO]:
+        """The state as of now at the earliest, with its bytes. Raises `SnapshotError`."""
+        async with self._busy:
+            snapshot = await self._take() or await self._current()
+            if snapshot is None:
+                raise SnapshotError("nothing new to snapshot")
+            return snapshot, await asyncio.to_thread(self._store.open, snapshot)
+
+    async def _current(self) -> Snapshot | None:
+        """What stands for the beginning of the log; not a newer one that is about to."""
+        raft_log = self._engine.running().state.log
+        if not raft_log.snapshot_index:
+            return None
+        return await asyncio.to_thread(
+            self._store.find, raft_log.snapshot_index, raft_log.snapshot_term
+        )
+
+    @asynccontextmanager
+    async def _sink(self, meta: SnapshotMeta) -> AsyncIterator[Sink]:
+        """A sink that is thrown away unless it is committed."""
+        sink = await _to_the_end(lambda: self._store.create(meta), lambda sink: sink.abort())
+        try:
+            yield sink
+        except BaseException:
+            sink.abort()
+            raise
+
+    @asynccontextmanager
+    async def _committed(self, sink: Sink) -> AsyncIterator[Snapshot]:
+        """The snapshot, durable while it is taken over: deleted if that raises.
+
+        Where it may be left behind, this server halts, for it would start from it.
+        """
+        try:
+            snapshot = await _to_the_end(sink.commit, self._store.delete)
+            try:
+                yield snapshot
+            except BaseException:
+                await _to_the_end(lambda: self._store.delete(snapshot))
+                raise
+        except NotTakenBack as error:
+            self._engine.halt(error)
+            raise
 
     async def restore(self, index: int, source: BinaryIO, done: asyncio.Future[object]) -> None:
         """Replace the state by a snapshot from outside, which ended at `index` where it was taken.
@@ -76,27 +140,29 @@ class Snapshotter:
         """
         engine = self._engine
         async with self._busy:
+            if index >= INDEX_END:
+                raise SnapshotError(f"index {index} of the snapshot is too large")
             meta = engine.running().begin_restore(index)
             try:
-                sink = await asyncio.to_thread(self._store.create, meta)
-                snapshot = await _fill(sink, _chunks_of(source))
+                # Whatever is wrong with it must show before any of it is on disk.
                 try:
-                    await self._take_over(snapshot, done)
-                except BaseException:
-                    await asyncio.to_thread(self._store.delete, snapshot)
-                    raise
+                    replace = await engine.applier.load(source)
+                except ProconsulError as error:
+                    raise SnapshotError(f"failed to restore snapshot: {error}") from error
+                await asyncio.to_thread(source.seek, 0)
+                async with self._sink(meta) as sink:
+                    await _fill(sink, _chunks_of(source))
+                    async with self._committed(sink) as snapshot:
+                        self._take_over(snapshot, replace, done)
+                await asyncio.to_thread(self._store.reap, snapshot)
             finally:
                 if not engine.stopped:
                     engine.running().cancel_restore(meta)
 
-    async def _take_over(self, snapshot: Snapshot, done: asyncio.Future[object]) -> None:
+    def _take_over(
+        self, snapshot: Snapshot, replace: Replace, done: asyncio.Future[object]
+    ) -> None:
         engine, meta = self._engine, snapshot.meta
-        reader = await asyncio.to_thread(self._store.open, snapshot)
-        with reader:
-            try:
-                replace = await engine.applier.load(reader)
-            except ProconsulError as error:
-                raise SnapshotError(f"failed to restore snapshot: {error}") from error
         if not engine.running().may_restore(meta):
             raise LeadershipLost
         engine.applier.restore(snapshot, replace)
@@ -109,9 +175,12 @@ class Snapshotter:
         engine = self._engine
         state = engine.running().state
         try:
-            snapshot = await asyncio.to_thread(self._store.latest)
+            term = state.term
+            snapshot = await self._current()
             if snapshot is None:
                 raise SnapshotError("there is no snapshot to send")
+            if state.role is not Role.LEADER or state.term != term:
+                raise LeadershipLost  # under a later term it would be another leader's
             meta = snapshot.meta
             request = InstallSnapshotRequest(
                 state.term,
@@ -168,10 +237,9 @@ class Snapshotter:
                 _configuration(request),
                 request.configuration_index if request.snapshot_version else request.last_log_index,
             )
-            async with self._busy:
-                sink = await asyncio.to_thread(self._store.create, meta)
-                snapshot = await _fill(sink, chunks)
-                installed = await self._restore(snapshot, request.term)
+            async with self._busy, self._sink(meta) as sink:
+                await _fill(sink, chunks)
+                installed = await self._install(sink, meta, request.term)
         except ProconsulError as error:
             log.error("failed to install snapshot: %s", error)
             term = 0 if engine.stopped else engine.running().state.term
@@ -182,28 +250,45 @@ class Snapshotter:
                 engine.pump()
         return InstallSnapshotResponse(engine.running().state.term, success=True), ""
 
-    async def _restore(self, snapshot: Snapshot, term: int) -> bool:
-        """Take over a durable snapshot; False if there is no need any more."""
-        engine, meta = self._engine, snapshot.meta
-        reader = await asyncio.to_thread(self._store.open, snapshot)
-        with reader:
+    async def _install(self, sink: Sink, meta: SnapshotMeta, term: int) -> bool:
+        """Take over a received snapshot; False if there is no need any more.
+
+        It counts at the next start as soon as it is durable, so it must be good before.
+        """
+        engine = self._engine
+        with await asyncio.to_thread(sink.open) as reader:
             if not engine.running().snapshot_wanted(meta):
+                sink.abort()
                 return False
             try:
                 replace = await engine.applier.load(reader)
             except Exception as error:
                 engine.halt(error)
                 raise
-        core = engine.running()
-        if not core.snapshot_wanted(meta):
+        try:
+            self._check_wanted(meta, term)
+            async with self._committed(sink) as snapshot:
+                self._check_wanted(meta, term)
+                engine.applier.restore(snapshot, replace)
+                engine.running().snapshot_installed(meta, engine.now())
+                engine.pump()
+        except _Unwanted:
+            sink.abort()
             return False
+        log.info("installed remote snapshot up to index %d", meta.index)
+        await asyncio.to_thread(self._store.reap, snapshot)
+        return True
+
+    def _check_wanted(self, meta: SnapshotMeta, term: int) -> None:
+        core = self._engine.running()
+        if not core.snapshot_wanted(meta):
+            raise _Unwanted
         if core.state.term != term or core.state.role is Role.LEADER:
             raise RaftError("a later term began while the snapshot was received")
-        engine.applier.restore(snapshot, replace)
-        core.snapshot_installed(meta, engine.now())
-        engine.pump()
-        log.info("installed remote snapshot up to index %d", meta.index)
-        return True
+
+
+class _Unwanted(Exception):
+    """The log has come as far as the snapshot meanwhile."""
 
 
 def _configuration(request: InstallSnapshotRequest) -> Configuration:
@@ -234,11 +319,26 @@ async def _chunks_of(source: BinaryIO) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _fill(sink: Sink, chunks: AsyncIterator[bytes]) -> Snapshot:
-    try:
-        async for chunk in chunks:
-            await asyncio.to_thread(sink.write, chunk)
-        return await asyncio.to_thread(sink.commit)
-    except BaseException:
-        sink.abort()
-        raise
+async def _fill(sink: Sink, chunks: AsyncIterator[bytes]) -> None:
+    async for chunk in chunks:
+        await asyncio.to_thread(sink.write, chunk)
+
+
+async def _to_the_end(call: Callable[[], T], undo: Callable[[T], None] | None = None) -> T:
+    """`call()` on a thread. Cancelled meanwhile, waits for its end, and takes it back with `undo`.
+
+    A thread cannot be stopped: who goes away must not leave behind what it does then.
+    """
+    future = asyncio.get_running_loop().run_in_executor(None, call)
+    cancelled = False
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError:
+            cancelled = True
+    result = future.result()
+    if cancelled:
+        if undo is not None:
+            await _to_the_end(lambda: undo(result))
+        raise asyncio.CancelledError
+    return result

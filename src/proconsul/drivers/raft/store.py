@@ -35,6 +35,7 @@ from proconsul.drivers.raft.records import (
     open_environment,
     put,
 )
+from proconsul.drivers.raft.snapshots import make_directory, snapshot_directories, sync_directory
 from proconsul.util.errors import WireError
 from proconsul.wire.raft import Entry, decode_entry, encode_entry
 
@@ -144,7 +145,9 @@ class LmdbStore:
             self._note_log()
             return
         snapshots = self._path / "snapshots"
-        if os.fstat(self._lock_fd).st_size or (snapshots.is_dir() and any(snapshots.iterdir())):
+        if os.fstat(self._lock_fd).st_size or (
+            snapshots.is_dir() and snapshot_directories(snapshots)
+        ):
             raise StoreError(f"raft log {path} is missing, but there was one: {_REMEDY}")
         new = self._path / "new"
         shutil.rmtree(new, ignore_errors=True)
@@ -159,9 +162,8 @@ class LmdbStore:
         (new / "data.mdb").rename(path)
         shutil.rmtree(new, ignore_errors=True)
         self._note_log()
-        for fd in (self._lock_fd, directory := os.open(self._path, os.O_RDONLY)):
-            os.fsync(fd)
-        os.close(directory)
+        os.fsync(self._lock_fd)
+        sync_directory(self._path)
 
     def _note_log(self) -> None:
         """From now on its absence is a loss. On a full disk, the next start will do."""
@@ -221,7 +223,7 @@ class LmdbStore:
                     "or set another data directory"
                 )
         try:
-            self._path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_directory(self._path)
             if (self._path / "raft.db").exists():
                 raise StoreError(
                     f"{self._path} holds a raft log of HashiCorp Consul (raft.db), which cannot be "

@@ -1,4 +1,4 @@
-"""Log store and snapshots on disk."""
+"""The log on disk."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 import lmdb
 import pytest
 
-from proconsul.core.raft.types import HardState, Output, SnapshotMeta
+from proconsul.core.raft.types import HardState, Output
 from proconsul.drivers.raft import records
-from proconsul.drivers.raft.snapshots import FileSnapshotStore, SnapshotError
 from proconsul.drivers.raft.stats import go_duration
 from proconsul.drivers.raft.store import LmdbStore, MemoryStore, Store, StoreError
-from proconsul.wire.raft import Configuration, Entry, LogType, encode_entry
+from proconsul.wire.raft import Entry, LogType, encode_entry
 
 
 def _entries(first: int, last: int, size: int = 3) -> list[Entry]:
@@ -78,7 +77,7 @@ def test_lost_logs_are_not_replaced_by_empty_ones(tmp_path: Path) -> None:
         LmdbStore(tmp_path)
 
     beside = tmp_path / "beside"
-    _take(FileSnapshotStore(beside), 5, b"state")
+    (beside / "snapshots" / "1-5-1700000000000").mkdir(parents=True)
     with pytest.raises(StoreError, match=r"data.mdb is missing"):
         LmdbStore(beside)
 
@@ -93,7 +92,7 @@ def test_a_first_start_that_was_cut_short_is_no_loss(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "data.mdb").touch()
     (tmp_path / "in-use.lock").touch()
-    FileSnapshotStore(tmp_path)
+    (tmp_path / "snapshots" / "lost+found").mkdir(parents=True)
     LmdbStore(tmp_path).close()
 
 
@@ -168,35 +167,6 @@ def test_log_that_lost_its_end_is_an_error_not_the_end_of_the_process(
     for _ in range(2):  # the first start must not make the second one trust the file
         with pytest.raises(StoreError, match=r"from a backup"):
             read_all()
-
-
-def _take(store: FileSnapshotStore, index: int, data: bytes) -> None:
-    sink = store.create(SnapshotMeta(index, 1, Configuration(), 0))
-    sink.write(data)
-    sink.commit()
-
-
-def test_snapshots_are_kept_checked_and_reaped(tmp_path: Path) -> None:
-    store = FileSnapshotStore(tmp_path)
-    assert store.latest() is None
-    for index in (5, 10, 15):
-        _take(store, index, b"state %d" % index)
-    assert [s.meta.index for s in store.list()] == [15, 10]
-    newest = store.latest()
-    assert newest is not None
-    with store.open(newest) as reader:
-        assert reader.read() == b"state 15"
-
-    aborted = store.create(SnapshotMeta(20, 1, Configuration(), 0))
-    aborted.write(b"half")
-    aborted.abort()
-    (newest.path / "state.bin").write_bytes(b"state 16")
-    older = FileSnapshotStore(tmp_path).latest()
-    assert older is not None
-    assert older.meta.index == 10
-    (older.path / "state.bin").write_bytes(b"")
-    with pytest.raises(SnapshotError, match="intact"):
-        store.latest()
 
 
 @pytest.mark.parametrize(
