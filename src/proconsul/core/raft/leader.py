@@ -143,6 +143,13 @@ class Leadership:
                 "cannot restore snapshot now, wait until the configuration entry at "
                 f"{members.latest_index} has been applied (have applied {members.committed_index})"
             )
+        if state.commit_index < (start := self._replication.commitment.start_index):
+            # `restored` makes its index the commit index, by which `change` tells that a quorum
+            # has an entry of this term
+            raise ConfigurationError(
+                f"cannot restore snapshot now, wait until the leader's first entry at {start} is "
+                f"committed (have committed {state.commit_index})"
+            )
         self._restoring = True
         index = max(state.log.last_index, index) + 1
         return SnapshotMeta(index, state.term, members.latest, members.latest_index)

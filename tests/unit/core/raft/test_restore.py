@@ -28,6 +28,7 @@ from proconsul.wire.raft import (
     RequestVoteResponse,
     Server,
     Suffrage,
+    TimeoutNowRequest,
 )
 
 THREE = Configuration(tuple(Server(Suffrage.VOTER, i, f"{i}:1") for i in "abc"))
@@ -131,6 +132,22 @@ def test_a_lost_term_ends_it() -> None:
     raft.cancel_restore(meta)
     with pytest.raises(NotLeader):
         raft.begin_restore(5)
+
+
+def test_not_before_an_entry_of_the_term_is_committed() -> None:
+    follower = leader()
+    term = follower.state.term + 1
+    follower.request(0, AppendEntriesRequest(term, b"b:1", 2, follower.state.term), 1.0)
+    follower.request(1, TimeoutNowRequest(), 1.0)
+    for send in sends(outputs(follower)):
+        follower.response(send.rid, RequestVoteResponse(term + 1, granted=True), 1.0)
+    assert follower.state.role is Role.LEADER
+    members = follower.state.members
+    assert members.latest_index == members.committed_index
+    with pytest.raises(ConfigurationError, match="the leader's first entry at 3 is committed"):
+        follower.begin_restore(5)
+    answer(follower, outputs(follower), "b")
+    assert follower.begin_restore(5).index == 6
 
 
 def test_not_while_the_members_change() -> None:
