@@ -232,16 +232,19 @@ class Forwarder:
         if datacenter not in ("", self._config.datacenter):
             return await self._to_datacenter(method, datacenter, request, body()), None
         loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._config.hold_s
+        give_up = 0.0
         while True:
-            changed = self._changed
+            changed, began, deadline = self._changed, loop.time(), self._deadline(request)
             try:
                 if self._answers(method, request):
                     return None, await self._here(endpoint, request, source)
-                return await self._to_leader(method, request, body()), None
+                return await self._to_leader(method, deadline, body()), None
             except (ProconsulError, TimeoutError) as error:
+                now, hold_s = loop.time(), self._config.hold_s
+                if not give_up or now - began >= hold_s:
+                    give_up = now + hold_s  # a query may have waited at its leader for minutes
                 again = may_repeat(method, error) and not self._server.is_leaving
-                if not again or loop.time() >= give_up:
+                if not again or now >= min(give_up, deadline):
                     failure = told(method, error)
                     if failure is error:
                         raise
@@ -257,16 +260,14 @@ class Forwarder:
         except TimeoutError:
             return
 
-    async def _to_leader(self, method: Method, request: Any, body: bytes) -> bytes:
+    async def _to_leader(self, method: Method, deadline: float, body: bytes) -> bytes:
         leader = None if self._server.is_leaving else self._server.leader()
         if leader is None or self._server.is_leader:
             raise errors.NoLeaderError
         with self._awaited(leader) as superseded:
             try:
                 async with superseded:
-                    return await self._server.send(
-                        leader, method.name, body, self._deadline(request)
-                    )
+                    return await self._server.send(leader, method.name, body, deadline)
             except TimeoutError:
                 if superseded.expired():
                     raise TimeoutError(f"{leader.node} does not lead any more") from None

@@ -267,6 +267,22 @@ def test_calls_go_on_as_soon_as_a_leader_is_known() -> None:
     assert asyncio.run(main()) < 4.0  # the shortest pause with such a hold time is 4.7 s
 
 
+def test_a_query_is_held_anew_at_each_change_of_leaders_however_old_it_is() -> None:
+    server = _Server(led_by=_to("s1"), outcomes=[_LostError(safe=False)] * 2 + [encode(ANSWER)])
+    server.before_send = lambda _: asyncio.sleep(0.15)
+    assert _call(_forwarder(server, hold_s=0.1), "KVS.Get", HERE) == ANSWER
+    assert len(server.sent) == 3
+
+
+def test_a_call_that_ran_into_its_deadline_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forward, "CALL_S", 0.05)
+    server = _Server(led_by=_to("s1"), outcomes=[TimeoutError()])
+    server.before_send = lambda _: asyncio.sleep(0.06)
+    with pytest.raises(ProconsulError, match="deadline exceeded"):
+        _call(_forwarder(server, hold_s=5.0), "KVS.Get", HERE)
+    assert len(server.sent) == 1
+
+
 @pytest.mark.parametrize("name", ["KVS.Apply", "KVS.Get"])
 def test_a_silent_leader_is_not_waited_for_once_another_leads(
     name: str, monkeypatch: pytest.MonkeyPatch
