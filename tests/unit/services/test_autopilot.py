@@ -159,6 +159,29 @@ def test_the_second_voter_waits_for_its_log_alone() -> None:
     asyncio.run(run())
 
 
+def test_a_server_that_left_during_another_promotion_is_not_brought_back() -> None:
+    members = [_member(f"s{i}") for i in range(1, 4)]
+    peers = [_peer(members[0]), *(_peer(m, Suffrage.NONVOTER) for m in members[1:])]
+    cluster = _Cluster(members, peers)
+    cluster.answer("s2", "s3")
+    promoted: list[tuple[str, int]] = []
+
+    async def add_voter(server_id: str, _address: str, _deadline: float, prev_index: int) -> int:
+        promoted.append((server_id, prev_index))
+        cluster.peers = [peers[0], _peer(members[1])]  # "s3" left meanwhile
+        return 1
+
+    cluster.raft.add_voter = add_voter
+    pilot = _pilot(cluster)
+
+    async def run() -> None:
+        await pilot.look(cluster.settings)
+        assert await pilot.promote(cluster.settings)
+
+    asyncio.run(run())
+    assert promoted == [(members[1].tags["id"], 1)]
+
+
 @pytest.mark.parametrize(("voters", "forced"), [(4, ["s4"]), (3, [])])
 def test_dead_servers_go_only_while_three_remain(voters: int, forced: list[str]) -> None:
     members = [_member(f"s{i}") for i in range(1, voters)]

@@ -129,21 +129,26 @@ class Autopilot:
 
     async def promote(self, config: AutopilotConfig) -> bool:
         """Give votes to healthy servers that proved stable; whether anyone got one."""
-        server = self._server
-        members = self._members()
-        peers = server.raft.configuration()[0].servers
-        voters = sum(peer.suffrage is Suffrage.VOTER for peer in peers)
         promoted = False
-        for peer in peers:
-            health, known = self.health.of(peer.id), members.get(peer.id)
-            if peer.suffrage is Suffrage.VOTER or known is None or known[1].non_voter:
-                continue
-            soon = voters < SERVERS_MIN and health is not None and health.healthy
-            if soon or ap.is_stable(health, server.unix_ns(), config):
-                log.info("Promoting server to voter: id=%s address=%s", peer.id, peer.address)
-                await server.raft.add_voter(peer.id, peer.address, self._deadline())
-                voters, promoted = voters + 1, True
+        for peer in self._server.raft.configuration()[0].servers:
+            promoted = await self._promote(peer.id, config) or promoted
         return promoted
+
+    async def _promote(self, server_id: str, config: AutopilotConfig) -> bool:
+        """Only in the members as they are now: who left meanwhile must not come back."""
+        server = self._server
+        configuration, index = server.raft.configuration()
+        peer = next((peer for peer in configuration.servers if peer.id == server_id), None)
+        health, known = self.health.of(server_id), self._members().get(server_id)
+        if peer is None or peer.suffrage is Suffrage.VOTER or known is None or known[1].non_voter:
+            return False
+        voters = sum(peer.suffrage is Suffrage.VOTER for peer in configuration.servers)
+        soon = voters < SERVERS_MIN and health is not None and health.healthy
+        if not soon and not ap.is_stable(health, server.unix_ns(), config):
+            return False
+        log.info("Promoting server to voter: id=%s address=%s", peer.id, peer.address)
+        await server.raft.add_voter(peer.id, peer.address, self._deadline(), index)
+        return True
 
     # -- the dead
 
