@@ -23,6 +23,8 @@ from proconsul.wire.msgpack import StreamSplitter
 HEADER_BYTES_MAX = 64 * 1024
 HEADER_S = 30.0
 """In which a peer has to say what it wants."""
+IDLE_S = 60.0
+"""In which a peer has to send or take something: it must not hold files, or a place, for ever."""
 READ_BYTES = 64 * 1024
 
 
@@ -63,7 +65,7 @@ class SnapshotFailed(DomainError):
 
 
 async def serve(stream: Stream, caller: SnapshotCaller) -> None:
-    """Answer one request and close. Raises `StreamError` if the peer goes away."""
+    """Answer one request and close. Raises `StreamError` if the peer goes away or takes nothing."""
     try:
         async with asyncio.timeout(HEADER_S):
             header, rest = await _header(stream)
@@ -80,9 +82,9 @@ async def serve(stream: Stream, caller: SnapshotCaller) -> None:
         await stream.aclose()
         return
     async with aclosing(answer):
-        await stream.write(encode(response))
+        await _write(stream, encode(response))
         async for chunk in answer:
-            await stream.write(chunk)
+            await _write(stream, chunk)
     await stream.aclose()
 
 
@@ -135,11 +137,28 @@ async def _header(stream: Stream) -> tuple[bytes, bytes]:
     return header, splitter.next_raw(splitter.buffered) or b""
 
 
+async def _write(stream: Stream, data: bytes) -> None:
+    try:
+        async with asyncio.timeout(IDLE_S):
+            await stream.write(data)
+    except TimeoutError:
+        stream.abort()
+        raise StreamError(f"peer took no bytes of a snapshot for {IDLE_S:g}s") from None
+
+
 async def _body(stream: Stream, first: bytes) -> AsyncIterator[bytes]:
-    if first:
-        yield first
-    while data := await stream.read(READ_BYTES):
+    data = first or await _read(stream)
+    while data:
         yield data
+        data = await _read(stream)
+
+
+async def _read(stream: Stream) -> bytes:
+    try:
+        async with asyncio.timeout(IDLE_S):
+            return await stream.read(READ_BYTES)
+    except TimeoutError:
+        raise StreamError(f"peer sent no bytes of a snapshot for {IDLE_S:g}s") from None
 
 
 async def nothing() -> AsyncIterator[bytes]:  # noqa: ASYNC124 - a body is waited for

@@ -11,7 +11,8 @@ import pytest
 from proconsul.domain.base import decode, encode
 from proconsul.domain.errors import NoLeaderError
 from proconsul.domain.snapshot import SnapshotOp, SnapshotRequest, SnapshotResponse
-from proconsul.drivers.stream import MemoryStream, memory_pair
+from proconsul.drivers.stream import MemoryStream, StreamError, memory_pair
+from proconsul.rpc import snapshot_stream
 from proconsul.rpc.dialer import Destination, Hop, HopError, Purpose
 from proconsul.rpc.errors import TransportError
 from proconsul.rpc.snapshot_stream import Answer, SnapshotFailed, call, nothing, serve
@@ -148,6 +149,36 @@ def test_the_header_may_come_in_pieces_and_with_the_body() -> None:
         _, end = unpack_first(answer)
         assert decode(answer[:end], SnapshotResponse).index == 4
         assert answer[end:] == b"".join(BIG)
+
+    asyncio.run(run())
+
+
+def test_a_peer_that_takes_or_sends_nothing_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_stream, "IDLE_S", 0.01)
+    released: list[bool] = []
+
+    async def endless() -> bytes:
+        return bytes(100_000)
+
+    class Endless(_Caller):
+        async def snapshot(
+            self, request: SnapshotRequest, body: AsyncIterator[bytes]
+        ) -> tuple[SnapshotResponse, Answer]:
+            if request.op == SnapshotOp.RESTORE:
+                return await super().snapshot(request, body)
+            return SnapshotResponse(), Answer(endless, lambda: released.append(True))
+
+    async def run() -> None:
+        one, two = memory_pair()
+        await one.write(encode(SnapshotRequest()))
+        with pytest.raises(StreamError, match="took no bytes"):
+            await asyncio.wait_for(serve(two, Endless()), 10)
+        assert released == [True]
+        one, two = memory_pair()
+        await one.write(encode(SnapshotRequest(op=SnapshotOp.RESTORE)) + b"some")
+        await asyncio.wait_for(serve(two, Endless()), 10)
+        answer = await one.read()
+        assert "sent no bytes" in decode(answer, SnapshotResponse).error
 
     asyncio.run(run())
 

@@ -23,6 +23,7 @@ from proconsul.domain.snapshot import SnapshotOp, SnapshotRequest
 from proconsul.drivers.snapshot_archive import ArchiveError
 from proconsul.rpc.dialer import Destination, Hop, HopError, Purpose
 from proconsul.rpc.snapshot_stream import nothing
+from proconsul.services.server import snapshots
 from proconsul.services.server.server import Server
 from proconsul.services.server.snapshots import Snapshots
 from proconsul.util.errors import ProconsulError
@@ -71,9 +72,9 @@ def _fails(
     request: SnapshotRequest, error: type[ProconsulError], server: _Server | None = None
 ) -> list[str]:
     dialer, server = _Dialer(), server or _Server()
-    snapshots = Snapshots(server, dialer)  # type: ignore[arg-type]
+    asked = Snapshots(server, dialer)  # type: ignore[arg-type]
     with pytest.raises(error):
-        asyncio.run(snapshots.snapshot(request, nothing()))
+        asyncio.run(asked.snapshot(request, nothing()))
     return dialer.tried
 
 
@@ -130,5 +131,33 @@ def test_a_state_goes_out_and_comes_back() -> None:
             assert server.ready_for_consistent_reads
             await server.apply(MessageType.KVS, _write("after"))
             await until(lambda: server.store.catalog.node("s1").value is not None)
+
+    asyncio.run(run())
+
+
+def test_only_a_few_archives_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(snapshots, "SAVE_WAIT_S", 0.05)
+
+    async def run() -> None:
+        server = Server(server_config("s1"), Metrics())
+        async with running(server):
+            await until(lambda: server.ready_for_consistent_reads)
+            request = SnapshotRequest("dc1")
+            held = [(await server.snapshot(request, nothing()))[1] for _ in range(2)]
+            with pytest.raises(DomainError, match="2 snapshots are being saved by this server"):
+                await server.snapshot(request, nothing())
+            await held[0].aclose()  # unread
+            await held[0].aclose()
+            assert b"".join([chunk async for chunk in held[1]])
+            with monkeypatch.context() as broken:
+                broken.setattr(snapshots, "write_archive", no_space)
+                for _ in range(3):
+                    with pytest.raises(DomainError, match="failed to write snapshot file"):
+                        await server.snapshot(request, nothing())
+            for answer in [(await server.snapshot(request, nothing()))[1] for _ in range(2)]:
+                await answer.aclose()
 
     asyncio.run(run())

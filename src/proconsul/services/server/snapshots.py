@@ -40,6 +40,10 @@ RESTORE_S = 300.0
 """In which a quorum must have got a restored state."""
 REASSERT_S = 60.0
 """In which the leader's duties must be under way again."""
+SAVES_MAX = 2
+"""Archives at once, from their making until the last byte is read: each holds a file and threads."""
+SAVE_WAIT_S = 30.0
+"""How long one more waits for its turn."""
 READ_BYTES = 256 * 1024
 SPOOL_MEMORY_BYTES = 1 << 20
 """Smaller archives need no file."""
@@ -50,6 +54,7 @@ class Snapshots:
 
     def __init__(self, server: Server, dialer: Dialer) -> None:
         self._server, self._dialer = server, dialer
+        self._saves = asyncio.Semaphore(SAVES_MAX)
 
     async def serve(self, stream: PushStream) -> None:
         """A connection for one snapshot request."""
@@ -93,6 +98,22 @@ class Snapshots:
     # -- saving
 
     async def _save(self, request: SnapshotRequest) -> tuple[SnapshotResponse, Answer]:
+        try:
+            async with asyncio.timeout(SAVE_WAIT_S):
+                await self._saves.acquire()
+        except TimeoutError:
+            raise DomainError(
+                f"{SAVES_MAX} snapshots are being saved by this server already: try again later"
+            ) from None
+        with ExitStack() as undone:
+            undone.callback(self._saves.release)
+            archive = undone.enter_context(tempfile.TemporaryFile(prefix="proconsul-snapshot-"))
+            response = await self._archive(request, archive)
+            held = undone.pop_all()
+        return response, Answer(lambda: asyncio.to_thread(archive.read, READ_BYTES), held.close)
+
+    async def _archive(self, request: SnapshotRequest, archive: IO[bytes]) -> SnapshotResponse:
+        """Fill `archive`, and leave it at its beginning."""
         server = self._server
         if not request.allow_stale:
             await server.consistent_read()
@@ -101,23 +122,21 @@ class Snapshots:
             snapshot, state = await server.raft.open_snapshot()
         except ProconsulError as error:
             raise DomainError(f"Raft error when taking snapshot: {error}") from error
-        archive = tempfile.TemporaryFile(prefix="proconsul-snapshot-")  # noqa: SIM115 - handed on
         try:
             with state:
                 await asyncio.to_thread(
-                    write_archive, archive, _meta(snapshot), state, int(time.time())
+                    write_archive,
+                    cast("BinaryIO", archive),
+                    _meta(snapshot),
+                    state,
+                    int(time.time()),
                 )
             archive.seek(0)
         except (OSError, ArchiveError) as error:
-            archive.close()
             raise DomainError(f"failed to write snapshot file: {error}") from error
-        except BaseException:
-            archive.close()
-            raise
-        response = SnapshotResponse(
+        return SnapshotResponse(
             index=snapshot.meta.index, known_leader=known_leader, last_contact_ns=last_contact_ns
         )
-        return response, _chunks(archive)
 
     # -- restoring
 
@@ -166,10 +185,6 @@ def _meta(snapshot: Snapshot) -> ArchiveMeta:
         configuration_index=meta.configuration_index,
         size=snapshot.size,
     )
-
-
-def _chunks(file: IO[bytes]) -> Answer:
-    return Answer(lambda: asyncio.to_thread(file.read, READ_BYTES), file.close)
 
 
 async def _nothing() -> bytes:  # noqa: ASYNC124 - an answer is read by waiting
