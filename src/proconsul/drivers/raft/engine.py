@@ -73,7 +73,9 @@ class Engine:
         self.core: Raft | None = None
         self.send_snapshot: Callable[[Send], Coroutine[Any, Any, None]] | None = None
         self._unwritten: list[Output] = []
-        self._writing = self._pumping = self._leading = self._asking = False
+        self._writing = self._pumping = self._leading = False
+        self._asking: set[str] = set()
+        """The addresses of leaders that may be gone."""
         self._timer: asyncio.Handle | None = None
         self._timer_at = 0.0
         self._failure: Exception | None = None
@@ -359,11 +361,11 @@ class Engine:
 
     def connection_lost(self, leader: str) -> None:
         """A connection from the leader at this address ended: find out if its process is gone."""
-        if self.stopped or self._asking or self.core is None:
+        if self.stopped or leader in self._asking or self.core is None:
             return
         known = self.core.state.leader
         if known is not None and known[1] == leader:
-            self._asking = True
+            self._asking.add(leader)
             _ = self.scope.spawn("ask for the leader", self._ask_for(leader))
 
     async def _ask_for(self, leader: str) -> None:
@@ -372,7 +374,10 @@ class Engine:
             for pause_s in LEADER_ASKED_AFTER_S:
                 await asyncio.sleep(pause_s)
                 gone = await self.transport.refuses(leader)
-                if self.stopped or self.core is None or self.core.state.leader is None:
+                if self.stopped or self.core is None:
+                    return
+                known = self.core.state.leader
+                if known is None or known[1] != leader:
                     return
                 if gone:
                     log.warning("leader at %s is gone: nobody listens there any more", leader)
@@ -380,7 +385,7 @@ class Engine:
                     self.pump()
                     return
         finally:
-            self._asking = False
+            self._asking.discard(leader)
 
     def handle(self, request: Request) -> asyncio.Future[tuple[Response | None, str]]:
         """Serve another server's request."""

@@ -365,8 +365,10 @@ async def _read(
         log.debug(
             "raft connection from %s ended: %s", host_port(connection.stream.peer.address), error
         )
-    if leader:
-        handler.connection_lost(leader.decode("utf-8", "replace"))
+    finally:
+        # Cancelled also, where an answer could not be written any more
+        if leader:
+            handler.connection_lost(leader.decode("utf-8", "replace"))
 
 
 async def _answer(

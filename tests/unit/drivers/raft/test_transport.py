@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
-from raft_support import soon
+from raft_support import soon, until
+from typing_extensions import override
 
+from proconsul.drivers.buffer import StreamError
+from proconsul.drivers.raft.engine import Engine, Hooks
 from proconsul.drivers.raft.transport import Transport
-from proconsul.drivers.stream import MemoryStream, Stream, memory_pair
-from proconsul.wire.raft import AppendEntriesRequest, AppendEntriesResponse, Request, Response
+from proconsul.drivers.scope import TaskScope
+from proconsul.drivers.stream import MemoryStream, PeerInfo, Stream, memory_pair
+from proconsul.util.metrics import Metrics
+from proconsul.wire.raft import (
+    AppendEntriesRequest,
+    AppendEntriesResponse,
+    Request,
+    Response,
+    encode_request,
+)
+
+if TYPE_CHECKING:
+    from proconsul.core.raft.machine import Raft
+    from proconsul.drivers.raft.applier import Applier
+    from proconsul.drivers.raft.store import Store
 
 
 class _Handler:
@@ -60,6 +78,64 @@ def test_a_call_that_times_out_takes_no_old_connection_next_time() -> None:
         await client.aclose()
         async with asyncio.timeout_at(soon()):
             await asyncio.gather(*serving)
+
+    asyncio.run(run())
+
+
+def test_a_leader_that_takes_no_answer_is_reported_too() -> None:
+    class Deaf(MemoryStream):
+        @override
+        async def write(self, data: bytes) -> None:
+            raise StreamError("connection reset by peer")
+
+    class Handler(_Handler):
+        lost = ""
+
+        @override
+        def connection_lost(self, leader: str) -> None:
+            self.lost = leader
+
+    async def run() -> None:
+        leader, _ = memory_pair()
+        stream, handler = Deaf(PeerInfo(("192.0.2.1", 99))), Handler()
+        leader.join(stream)
+        leader.write_nowait(encode_request(AppendEntriesRequest(1, b"a:1")))
+        async with asyncio.timeout_at(soon()):
+            await Transport(_nowhere).serve(stream, handler)
+        assert handler.lost == "a:1"
+
+    asyncio.run(run())
+
+
+def test_a_second_leader_that_is_lost_is_asked_for_beside_the_first() -> None:
+    asked: list[str] = []
+
+    async def refuses(address: str) -> bool:
+        asked.append(address)
+        await asyncio.sleep(3600)
+        return False
+
+    async def run() -> None:
+        core = SimpleNamespace(state=SimpleNamespace(leader=("a", "a:1")))
+        async with TaskScope("test") as scope:
+            engine = Engine(
+                scope,
+                cast("Transport", SimpleNamespace(refuses=refuses)),
+                cast("Store", None),
+                cast("Applier", None),
+                Hooks(),
+                Metrics(),
+            )
+            engine.core = cast("Raft", core)
+            engine.connection_lost("a:1")
+            engine.connection_lost("a:1")
+            await until(lambda: asked)
+            core.state.leader = ("b", "b:1")
+            engine.connection_lost("b:1")
+            await until(lambda: "b:1" in asked)
+            await scope.aclose()
+        assert asked == ["a:1", "b:1"]
+        await asyncio.to_thread(engine.disk.shutdown)
 
     asyncio.run(run())
 
