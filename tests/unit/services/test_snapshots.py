@@ -20,6 +20,8 @@ from proconsul.domain.errors import (
 )
 from proconsul.domain.messages import MessageType
 from proconsul.domain.snapshot import SnapshotOp, SnapshotRequest
+from proconsul.drivers.raft.node import RestoreUndecided
+from proconsul.drivers.raft.snapshots import SnapshotError
 from proconsul.drivers.snapshot_archive import ArchiveError
 from proconsul.rpc.dialer import Destination, Hop, HopError, Purpose
 from proconsul.rpc.snapshot_stream import nothing
@@ -159,5 +161,93 @@ def test_only_a_few_archives_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -
                         await server.snapshot(request, nothing())
             for answer in [(await server.snapshot(request, nothing()))[1] for _ in range(2)]:
                 await answer.aclose()
+
+    asyncio.run(run())
+
+
+async def _archive(server: Server) -> bytes:
+    _, archive = await server.snapshot(SnapshotRequest("dc1"), nothing())
+    return b"".join([chunk async for chunk in archive])
+
+
+RESTORE = SnapshotRequest("dc1", op=SnapshotOp.RESTORE)
+
+
+def test_who_goes_away_during_a_restore_leaves_a_whole_leader() -> None:
+    async def run() -> None:
+        server = Server(server_config("s1"), Metrics())
+        async with running(server):
+            await until(lambda: server.ready_for_consistent_reads)
+            data = await _archive(server)
+            await server.apply(MessageType.KVS, _write("goes"))
+            duties, reached, go = server._leader, asyncio.Event(), asyncio.Event()
+            barrier, ready = server.raft.barrier, []
+
+            async def slow(deadline: float) -> None:
+                if server._leader is duties:
+                    ready.append(server.ready_for_consistent_reads)
+                    reached.set()
+                    await go.wait()
+                await barrier(deadline)
+
+            server.raft.barrier = slow  # type: ignore[method-assign]
+            restoring = asyncio.create_task(server.snapshot(RESTORE, _bytes(data)))
+            await reached.wait()
+            restoring.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await restoring
+            go.set()
+            await until(lambda: server._leader is not duties and server.ready_for_consistent_reads)
+            assert ready == [False]  # nobody reads what a quorum may not have
+            assert server.store.kv.get("goes").value is None
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("undecided", [True, False])
+def test_the_duties_begin_anew_unless_nothing_has_changed(undecided: bool) -> None:
+    async def run() -> None:
+        server = Server(server_config("s1"), Metrics())
+        async with running(server):
+            await until(lambda: server.ready_for_consistent_reads)
+            data = await _archive(server)
+            duties = server._leader
+
+            async def fails(*_: object) -> None:
+                assert not server.ready_for_consistent_reads
+                raise (RestoreUndecided if undecided else SnapshotError)("the reason")
+
+            server.raft.restore = fails  # type: ignore[method-assign,assignment]
+            with pytest.raises(DomainError, match="restoring snapshot: the reason"):
+                await server.snapshot(RESTORE, _bytes(data))
+            assert server.ready_for_consistent_reads
+            assert (server._leader is not duties) is undecided
+
+    asyncio.run(run())
+
+
+def test_duties_that_end_late_are_taken_up_all_the_same() -> None:
+    async def run() -> None:
+        server = Server(server_config("s1"), Metrics())
+        async with running(server):
+            await until(lambda: server.ready_for_consistent_reads)
+            duties, go = server._leader, asyncio.Event()
+
+            async def stubborn() -> None:
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    await go.wait()
+
+            assert server._leader_task is not None
+            server._leader_task.cancel()
+            server._leader_task = server._scope.spawn("stubborn", stubborn())
+            await asyncio.sleep(0)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await server.reassert_leadership()
+            assert server._leader is not duties
+            await until(lambda: server.ready_for_consistent_reads)
+            go.set()
 
     asyncio.run(run())

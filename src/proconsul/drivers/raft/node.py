@@ -55,6 +55,10 @@ class ApplyTimeout(RaftError):
         super().__init__(f"timed out waiting for raft {what}")
 
 
+class RestoreUndecided(RaftError):
+    """A snapshot from outside is this server's state now, but not known to be a quorum's."""
+
+
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """Who this server is. `address` is its "ip:port" as the others dial it."""
@@ -266,8 +270,8 @@ class RaftNode:
     async def restore(self, index: int, source: BinaryIO, deadline: float) -> None:
         """Replace the state of all servers by a snapshot's bytes; `index` is where it was taken.
 
-        Writes meanwhile wait. Returns when a quorum has it. Raises as `apply` does, and
-        `SnapshotError`; the state machine's refusal leaves everything as it was.
+        Writes meanwhile wait. Returns when a quorum has it. Raises `RestoreUndecided` if that is
+        not so in time; whatever else it raises (`RaftError`) leaves everything as it was.
         """
         future: asyncio.Future[object] = self._future()
         self._held += 1
@@ -277,7 +281,10 @@ class RaftNode:
             self._held -= 1
             if self._proposals:
                 self._flush_proposals()
-        await self._wait(future, deadline, "restore")
+        try:
+            await self._wait(future, deadline, "restore")
+        except RaftError as error:
+            raise RestoreUndecided(str(error)) from error
 
     # -- the network side
 

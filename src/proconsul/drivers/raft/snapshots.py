@@ -205,10 +205,13 @@ class FileSnapshotStore:
         """Nothing to do: what is committed is on disk."""
 
     def reap(self, current: Snapshot) -> None:
-        """Delete all but `current` and the newest of the others, `retain` in all."""
-        others = [s for s in self.list() if s.path != current.path]
-        for old in others[self._retain - 1 :]:
-            with contextlib.suppress(NotTakenBack):  # too many do no harm
+        """Delete all but `current` and the newest of the others, `retain` in all.
+
+        What cannot be deleted stays until the next time.
+        """
+        with contextlib.suppress(OSError, NotTakenBack):
+            others = [s for s in self.list() if s.path != current.path]
+            for old in others[self._retain - 1 :]:
                 self.delete(old)
 
 

@@ -227,7 +227,7 @@ class Snapshotter:
             async for _ in chunks:
                 pass
             return answer.result()
-        installed = False
+        installed: Snapshot | None = None
         try:
             if request.snapshot_version > SNAPSHOT_VERSION:
                 raise SnapshotError(f"unsupported snapshot version {request.snapshot_version}")
@@ -240,18 +240,20 @@ class Snapshotter:
             async with self._busy, self._sink(meta) as sink:
                 await _fill(sink, chunks)
                 installed = await self._install(sink, meta, request.term)
+                if installed is not None:
+                    await asyncio.to_thread(self._store.reap, installed)
         except ProconsulError as error:
             log.error("failed to install snapshot: %s", error)
             term = 0 if engine.stopped else engine.running().state.term
             return InstallSnapshotResponse(term, success=False), str(error)
         finally:
-            if not installed and not engine.stopped:
+            if installed is None and not engine.stopped:
                 engine.running().snapshot_aborted(engine.now())
                 engine.pump()
         return InstallSnapshotResponse(engine.running().state.term, success=True), ""
 
-    async def _install(self, sink: Sink, meta: SnapshotMeta, term: int) -> bool:
-        """Take over a received snapshot; False if there is no need any more.
+    async def _install(self, sink: Sink, meta: SnapshotMeta, term: int) -> Snapshot | None:
+        """Take over a received snapshot; None if there is no need any more.
 
         It counts at the next start as soon as it is durable, so it must be good before.
         """
@@ -259,7 +261,7 @@ class Snapshotter:
         with await asyncio.to_thread(sink.open) as reader:
             if not engine.running().snapshot_wanted(meta):
                 sink.abort()
-                return False
+                return None
             try:
                 replace = await engine.applier.load(reader)
             except Exception as error:
@@ -274,10 +276,9 @@ class Snapshotter:
                 engine.pump()
         except _Unwanted:
             sink.abort()
-            return False
+            return None
         log.info("installed remote snapshot up to index %d", meta.index)
-        await asyncio.to_thread(self._store.reap, snapshot)
-        return True
+        return snapshot
 
     def _check_wanted(self, meta: SnapshotMeta, term: int) -> None:
         core = self._engine.running()

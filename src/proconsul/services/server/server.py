@@ -10,9 +10,10 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind
 from proconsul.core.raft.types import LeadershipLost
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from proconsul.drivers.stream import PushStream, Stream
 
 log = logging.getLogger("proconsul.server")
+
+T = TypeVar("T")
 
 LEAD_AGAIN_S = 1.0
 MEASURE_S = 5.0
@@ -378,15 +381,37 @@ class Server(ServerAnswers):
         if duties is None or task is None:
             raise LeadershipLost
         task.cancel()
-        await asyncio.wait([task])
-        if self._leader is not duties:
-            raise LeadershipLost
-        self._take_up_duties()
+        try:
+            await asyncio.wait([task])
+        finally:  # a leader that nobody waits for must have its duties too
+            if self._leader is duties and not self._ending:
+                self._take_up_duties()
         mine = self._leader
+        if mine is None or mine is duties:
+            raise LeadershipLost
         while not self.ready_for_consistent_reads:
             if self._leader is not mine:
                 raise LeadershipLost
             await asyncio.sleep(REASSERT_POLL_S)
+
+    @contextmanager
+    def not_ready(self) -> Iterator[None]:
+        """No `consistent` reads meanwhile, nor afterwards until the leader's duties run anew.
+
+        What raises has left the state as it was, and the duties with it.
+        """
+        duties, was = self._leader, self.ready_for_consistent_reads
+        self.ready_for_consistent_reads = False
+        try:
+            yield
+        except BaseException:
+            if duties is not None and was:
+                self.set_ready(duties, ready=True)
+            raise
+
+    def to_the_end(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Run `work` though who waits for it may go away: to its end, or the server's."""
+        return asyncio.shield(self._scope.spawn(name, work))
 
     async def _lead(self, duties: LeaderDuties) -> None:
         await self._started.wait()  # a server alone is elected before its pools are bound

@@ -14,9 +14,11 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
+from proconsul.core.raft.types import LeadershipLost
 from proconsul.domain import errors
 from proconsul.domain.errors import DomainError
 from proconsul.domain.snapshot import SnapshotOp, SnapshotRequest, SnapshotResponse
+from proconsul.drivers.raft.node import RestoreUndecided
 from proconsul.drivers.raft.snapshots import Snapshot
 from proconsul.drivers.snapshot_archive import (
     ArchiveError,
@@ -141,7 +143,6 @@ class Snapshots:
     # -- restoring
 
     async def _restore(self, body: AsyncIterator[bytes]) -> None:
-        server = self._server
         with ExitStack() as stack:
             spool = stack.enter_context(tempfile.SpooledTemporaryFile(SPOOL_MEMORY_BYTES))
             async for chunk in body:
@@ -158,17 +159,48 @@ class Snapshots:
             if meta.version > SNAPSHOT_VERSION:
                 raise _failed(f"unsupported snapshot version {meta.version}")
             state.seek(0)
+            stack.pop_all()  # from here on whoever asked may go away
+            spool.close()
+            failure = await self._server.to_the_end("restore", self._replace(meta, state))
+        if failure is not None:
+            raise failure
+
+    async def _replace(self, meta: ArchiveMeta, state: BinaryIO) -> DomainError | None:
+        """Replace the state, and begin the leader's duties anew on what it is then.
+
+        Returns what went wrong, for whoever is still there to be told.
+        """
+        server = self._server
+        failure: DomainError | None = None
+        try:
+            with state, server.not_ready():
+                try:
+                    await server.raft.restore(meta.index, state, _now() + RESTORE_S)
+                except RestoreUndecided as error:
+                    failure = _failed(str(error))
+        except ProconsulError as error:
+            log.error("failed to restore snapshot: id=%s: %s", meta.id, error)
+            return _failed(str(error))
+        if failure is None:
+            log.info("restored snapshot: id=%s index=%d", meta.id, meta.index)
+        unmade = await self._reassert(barrier=failure is None)
+        return failure or unmade
+
+    async def _reassert(self, *, barrier: bool) -> DomainError | None:
+        failure: DomainError | None = None
+        if barrier:
             try:
-                await server.raft.restore(meta.index, state, _now() + RESTORE_S)
+                await self._server.raft.barrier(_now() + RESTORE_S)
             except ProconsulError as error:
-                raise _failed(str(error)) from error
-        log.info("restored snapshot: id=%s index=%d", meta.id, meta.index)
-        await server.raft.barrier(_now() + RESTORE_S)
+                failure = DomainError(str(error))
         try:
             async with asyncio.timeout(REASSERT_S):
-                await server.reassert_leadership()
+                await self._server.reassert_leadership()
         except TimeoutError:
-            raise DomainError("timed out waiting for re-run of leader actions") from None
+            return DomainError("timed out waiting for re-run of leader actions")
+        except LeadershipLost as error:
+            return failure or DomainError(str(error))
+        return failure
 
 
 def _failed(reason: str) -> DomainError:

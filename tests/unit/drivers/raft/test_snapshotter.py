@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from proconsul.core.raft.types import Channel, LeadershipLost, Role, Send
 from proconsul.drivers.raft.applier import Halted, Replace
-from proconsul.drivers.raft.node import NodeConfig, RaftNode
+from proconsul.drivers.raft.node import NodeConfig, RaftNode, RestoreUndecided
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, NotTakenBack, SnapshotError
 from proconsul.drivers.raft.store import LmdbStore
 from proconsul.drivers.raft.transport import Transport
@@ -319,6 +319,17 @@ def test_a_restore_without_leadership_changes_nothing(tmp_path: Path) -> None:
             await restoring
         assert _on_disk(tmp_path) == []
         assert fsm.commands == [b"old0", b"old1", b"old2"]
+        await node.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_restore_that_no_quorum_confirms_in_time_is_undecided(tmp_path: Path) -> None:
+    async def run() -> None:
+        node, fsm = await _alone(tmp_path)
+        with pytest.raises(RestoreUndecided, match="timed out waiting for raft restore"):
+            await node.restore(1, io.BytesIO(STATE), soon(-1))
+        assert fsm.commands == [b"RESTORED"]
         await node.aclose()
 
     asyncio.run(run())
