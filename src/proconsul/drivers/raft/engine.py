@@ -40,6 +40,8 @@ log = logging.getLogger("proconsul.raft")
 _FOR_ROOM = "for room"
 ROOM_RETRY_S = 0.5
 """How often is tried whether a full disk has room again."""
+HAND_OVER_PAUSE_S = 5.0
+"""After a server that could not take the lead either: callers are told of the full disk meanwhile."""
 
 _REPLICATION = "consul.raft.replication"
 LEADER_ASKED_AFTER_S = (0.0, 0.02, 0.1)
@@ -83,6 +85,7 @@ class Engine:
         """Why nothing can be written at the moment."""
         self.handing_over = False
         """Whether another server is to lead for that reason."""
+        self._hand_over_at = 0.0
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
 
@@ -212,7 +215,7 @@ class Engine:
         self.full = error
         self.applier.give_up(WriteHeldUp(str(error)))
         self._retry = asyncio.get_running_loop().call_later(ROOM_RETRY_S, self._retry_write)
-        if self._leading:
+        if self._leading and self.now() >= self._hand_over_at:
             try:
                 self.running().transfer(_FOR_ROOM, None, self.now())
                 self.handing_over = True
@@ -278,6 +281,7 @@ class Engine:
             case Transferred(token, error):
                 if token is _FOR_ROOM:
                     self.handing_over = False
+                    self._hand_over_at = self.now() + HAND_OVER_PAUSE_S if error else 0.0
                 if isinstance(token, asyncio.Future) and not token.done():
                     token.set_result(error)
 

@@ -115,6 +115,33 @@ def test_a_leader_without_room_lets_another_lead(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_where_nobody_has_room_callers_are_told_so(tmp_path: Path) -> None:
+    """Not that the lead is being handed over, which is tried, but not all the time."""
+
+    async def run() -> None:
+        members, disks = await _members(tmp_path, "abc")
+        leader = await leader_of(members)
+        await leader.node.apply(b"before", soon())
+        for disk in disks.values():
+            disk.full = True
+        engine = leader.node._engine
+        with pytest.raises(RaftError):
+            await leader.node.apply(b"perhaps", soon())
+        await until(lambda: not engine.handing_over)
+        tried = disks[leader.name].tried
+        while disks[leader.name].tried < tried + 3:
+            assert not engine.handing_over
+            with pytest.raises(DiskFull, match="its disk is full"):
+                await leader.node.apply(b"x", soon())
+            await asyncio.sleep(0.05)
+        for disk in disks.values():
+            disk.full = False
+        for member in members:
+            await member.stop()
+
+    asyncio.run(run())
+
+
 def test_a_follower_without_room_catches_up(tmp_path: Path) -> None:
     async def run() -> None:
         members, disks = await _members(tmp_path, "abc")
