@@ -191,10 +191,15 @@ class LmdbStore:
             )
 
     def _check_format(self) -> None:
-        with self._env.begin(write=True) as txn:
-            if txn.get(FORMAT_KEY, db=self._conf) is None:
-                self._upgrade(txn)
-            number = int.from_bytes(get(txn, self._conf, FORMAT_KEY) or b"", "big")
+        number = -1
+        while number < 0:
+            try:
+                with self._env.begin(write=True) as txn:
+                    if txn.get(FORMAT_KEY, db=self._conf) is None:
+                        self._upgrade(txn)
+                    number = int.from_bytes(get(txn, self._conf, FORMAT_KEY) or b"", "big")
+            except lmdb.MapFullError:
+                self._grow()
         if number != FORMAT:
             raise StoreError(
                 f"raft log in {self._path} has format {number}, this version knows {FORMAT}: run "
@@ -203,12 +208,15 @@ class LmdbStore:
 
     def _upgrade(self, txn: Any) -> None:
         """From format 1: give every record its checksum."""
+        index = 0
         with txn.cursor(db=self._logs) as cursor:
-            old = [(bytes(key), bytes(value)) for key, value in cursor]
-        for key, value in old:
-            if decode_entry(value).index != int.from_bytes(key, "big"):
-                raise WireError("an entry is not where it should be")
-            put(txn, self._logs, key, value)
+            while cursor.set_range(index.to_bytes(8, "big")):
+                key, value = (bytes(item) for item in cursor.item())
+                index = int.from_bytes(key, "big")
+                if decode_entry(value).index != index:
+                    raise WireError("an entry is not where it should be")
+                put(txn, self._logs, key, value)
+                index += 1
         numbers = [txn.pop(key, db=self._conf) or b"" for key in (b"CurrentTerm", b"LastVoteTerm")]
         candidate = txn.pop(b"LastVoteCand", db=self._conf) or b""
         hard = b"".join(number.rjust(8, b"\0") for number in numbers) + candidate
@@ -286,8 +294,7 @@ class LmdbStore:
                         self._write(txn, out)
                 return
             except lmdb.MapFullError:
-                with self._resizing:
-                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+                self._grow()
             except lmdb.Error as error:
                 if _is_full(error, self._path):
                     raise DiskFull(
@@ -298,6 +305,10 @@ class LmdbStore:
                     f"raft log in {self._path} cannot be written ({error}): check the disk's "
                     "health, then restart"
                 ) from error
+
+    def _grow(self) -> None:
+        with self._resizing:
+            self._env.set_mapsize(self._env.info()["map_size"] * 2)
 
     def _write(self, txn: Any, out: Output) -> None:
         if out.hard_state is not None:

@@ -128,6 +128,22 @@ def test_formats(tmp_path: Path) -> None:
         LmdbStore(tmp_path / "old")
 
 
+def test_a_large_log_of_the_first_format(tmp_path: Path) -> None:
+    """Its pages can be used again only after the upgrade, so that its map has to grow for that."""
+
+    def first(txn: lmdb.Transaction, logs: Any, conf: Any) -> None:
+        for entry in _entries(1, 800, 900):
+            txn.put(entry.index.to_bytes(8, "big"), encode_entry(entry), db=logs)
+        txn.put(b"CurrentTerm", (1).to_bytes(8, "big"), db=conf)
+
+    _conf(tmp_path, first)
+    store = LmdbStore(tmp_path, map_bytes=1 << 20)
+    assert (store.first_index(), store.last_index()) == (1, 800)
+    assert store.get(799) == _entries(799, 799, 900)[0]
+    assert store.hard_state().term == 1
+    store.close()
+
+
 def test_what_is_missing_from_a_log_is_noticed(tmp_path: Path) -> None:
     def without_vote(txn: lmdb.Transaction, logs: Any, conf: Any) -> None:
         txn.delete(b"HardState", db=conf)
