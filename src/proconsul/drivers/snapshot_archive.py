@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
+import io
 import json
 import os
 import tarfile
@@ -17,6 +18,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from proconsul.drivers.disk_space import no_room, room
 from proconsul.util.errors import ProconsulError, WireError
 from proconsul.util.goquote import go_quote
 from proconsul.wire.raft import (
@@ -29,12 +31,17 @@ from proconsul.wire.raft import (
 
 META, STATE, SUMS = "meta.json", "state.bin", "SHA256SUMS"
 
+_UNSOUND = "failed checking integrity of snapshot"
 _BLOCK = 512
 _COPY_BYTES = 1 << 20
 _SMALL_BYTES_MAX = 1 << 20
 """Of `meta.json` and `SHA256SUMS`: they have a few hundred bytes."""
 _GZIP_LEVEL = 6
 _SERVERS_MAX = 1024
+_INDEX_END = 1 << 62
+"""Of an index: the log goes on behind it, in 64 bits."""
+_BEHIND_MAX = 64 << 20
+"""What is counted behind the end: a few bytes may unpack to any number."""
 
 
 class ArchiveError(ProconsulError):
@@ -115,8 +122,9 @@ def _padding(size: int) -> bytes:
 def read_archive(source: BinaryIO, state: BinaryIO | None) -> ArchiveMeta:
     """Check a whole archive and copy its `state.bin` to `state`; returns what it says of itself.
 
-    `source` must be seekable. What was copied counts only if nothing is raised. Raises
-    `ArchiveError` with Consul's texts, and `OSError` where `state` cannot be written.
+    `source` must be seekable. What was copied counts only if nothing is raised. Nothing is copied
+    that is not as long as announced, or leaves a disk too little room. Raises `ArchiveError` with
+    Consul's texts, and `OSError` where `state` cannot be written.
     """
     reader = _Reader(source)
     reader.begin()
@@ -172,6 +180,8 @@ class _Reader:
         try:
             while data := self._tar.read(_COPY_BYTES):
                 count += len(data)
+                if count > _BEHIND_MAX:
+                    break
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ArchiveError(_gzip_error(error)) from None
         return count
@@ -190,32 +200,54 @@ class _Reader:
 
 
 def _read(reader: _Reader, state: BinaryIO | None) -> ArchiveMeta:
-    meta_digest, state_digest = hashlib.sha256(), hashlib.sha256()
+    digests: dict[str, str] = {}
     meta: ArchiveMeta | None = None
-    sums = b""
+    sums: bytes | None = None
     while (entry := _entry(reader)) is not None:
         name, size = entry
-        match name:
-            case "meta.json":
-                text = _small(reader, size, "failed to read snapshot metadata")
-                meta_digest.update(text)
-                meta = _meta(text)
-            case "state.bin":
-                what, left = "failed to read or write snapshot data", size
-                while left:
-                    chunk = reader.read(min(left, _COPY_BYTES), what)
-                    state_digest.update(chunk)
-                    if state is not None:
-                        state.write(chunk)
-                    left -= len(chunk)
-            case "SHA256SUMS":
-                sums = _small(reader, size, "failed to read snapshot hashes")
-            case _:
-                raise _Damage(f"unexpected file {go_quote(name)} in snapshot")
+        if name == META and meta is None:
+            text = _small(reader, size, "failed to read snapshot metadata")
+            digests[META] = hashlib.sha256(text).hexdigest()
+            meta = _meta(text)
+        elif name == STATE and STATE not in digests:
+            if state is not None:
+                _admit(size, meta, state)
+            digests[STATE] = _copy(reader, size, state)
+        elif name == SUMS and sums is None:
+            sums = _small(reader, size, "failed to read snapshot hashes")
+        else:
+            raise _Damage(f"unexpected file {go_quote(name)} in snapshot")
         _skip(reader, -size % _BLOCK)
-    _verify(sums, {META: meta_digest.hexdigest(), STATE: state_digest.hexdigest()})
-    assert meta is not None  # its hash was right
+    empty = hashlib.sha256().hexdigest()
+    _verify(sums or b"", {name: digests.get(name, empty) for name in (META, STATE)})
+    if meta is None or STATE not in digests:
+        missing = META if meta is None else STATE
+        raise _Damage(f"{_UNSOUND}: file missing for {go_quote(missing)}")
     return meta
+
+
+def _admit(size: int, meta: ArchiveMeta | None, state: BinaryIO) -> None:
+    """Refuse a state before it is written."""
+    if meta is not None and size != meta.size:
+        raise _Damage(f"snapshot size didn't match ({size} != {meta.size})")
+    try:
+        file = state.fileno()
+    except io.UnsupportedOperation:  # in memory
+        return
+    if size > (free := room(file)):
+        raise _Damage(f"failed to read or write snapshot data: {no_room(size, free).strerror}")
+
+
+def _copy(reader: _Reader, size: int, state: BinaryIO | None) -> str:
+    """Copy the next `size` bytes; returns their SHA-256."""
+    digest = hashlib.sha256()
+    while size:
+        chunk = reader.read(min(size, _COPY_BYTES), "failed to read or write snapshot data")
+        digest.update(chunk)
+        if state is not None:
+            state.write(chunk)
+        size -= len(chunk)
+    return digest.hexdigest()
 
 
 def _entry(reader: _Reader) -> tuple[str, int] | None:
@@ -252,20 +284,19 @@ def _skip(reader: _Reader, count: int) -> None:
 
 
 def _verify(sums: bytes, digests: dict[str, str]) -> None:
-    failed = "failed checking integrity of snapshot"
     seen: set[str] = set()
     for line in sums.decode("utf-8", "replace").splitlines():
         digest, _, name = line.partition("  ")
         if not name or len(digest) != 64:
-            raise _Damage(f"{failed}: input does not match format")
+            raise _Damage(f"{_UNSOUND}: input does not match format")
         if name not in digests:
-            raise _Damage(f"{failed}: list missing hash for {go_quote(name)}")
+            raise _Damage(f"{_UNSOUND}: list missing hash for {go_quote(name)}")
         if digests[name] != digest.lower():
-            raise _Damage(f"{failed}: hash check failed for {go_quote(name)}")
+            raise _Damage(f"{_UNSOUND}: hash check failed for {go_quote(name)}")
         seen.add(name)
     for name in digests:
         if name not in seen:
-            raise _Damage(f"{failed}: file missing for {go_quote(name)}")
+            raise _Damage(f"{_UNSOUND}: file missing for {go_quote(name)}")
 
 
 def _gzip_error(error: Exception) -> str:
@@ -284,8 +315,8 @@ def _meta(text: bytes) -> ArchiveMeta:
         if len(servers) > _SERVERS_MAX:
             raise ValueError("too many servers")
         return ArchiveMeta(
-            id=str(fields.get("ID", "")),
-            index=_number(fields, "Index"),
+            id=_text(fields, "ID"),
+            index=_number(fields, "Index", _INDEX_END),
             term=_number(fields, "Term"),
             configuration=Configuration(tuple(_server(s) for s in servers)),
             configuration_index=_number(fields, "ConfigurationIndex"),
@@ -296,12 +327,23 @@ def _meta(text: bytes) -> ArchiveMeta:
         raise _Damage(f"failed to decode snapshot metadata: {error}") from None
 
 
-def _number(fields: dict[str, Any], name: str) -> int:
+def _number(fields: dict[str, Any], name: str, end: int = 1 << 64) -> int:
     value = fields.get(name) or 0
-    if not isinstance(value, int) or not 0 <= value < 1 << 64:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 64:
         raise ValueError(f"{name} is not an unsigned number")
+    if value >= end:
+        raise ValueError(f"{name} {value} is beyond any log")
     return value
 
 
+def _text(fields: dict[str, Any], name: str) -> str:
+    """What is missing is empty, and half a surrogate pair U+FFFD, as Go's decoder has it."""
+    value = fields.get(name) or ""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is not a string")
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def _server(fields: dict[str, Any]) -> Server:
-    return Server(Suffrage(_number(fields, "Suffrage")), str(fields["ID"]), str(fields["Address"]))
+    suffrage = Suffrage(_number(fields, "Suffrage"))
+    return Server(suffrage, _text(fields, "ID"), _text(fields, "Address"))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import tarfile
+import tempfile
+from hashlib import sha256
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proconsul.drivers import snapshot_archive
 from proconsul.drivers.snapshot_archive import (
     ArchiveError,
     ArchiveMeta,
@@ -79,6 +84,11 @@ def _tar(**files: bytes) -> bytes:
     return out.getvalue().rstrip(b"\0") + bytes(2048)
 
 
+def _sums(meta_text: bytes, state: bytes) -> bytes:
+    files = {"meta.json": meta_text, "state.bin": state}
+    return "".join(f"{sha256(d).hexdigest()}  {name}\n" for name, d in files.items()).encode()
+
+
 NO_ARCHIVES = [
     (b"", "failed to decompress snapshot: EOF"),
     (b"x", "failed to decompress snapshot: gzip: invalid header"),
@@ -92,6 +102,21 @@ NO_ARCHIVES = [
     (gzip.compress(_tar(meta_json=b"[" * 99_999)), "failed to decode snapshot metadata"),
     (gzip.compress(_tar(meta_json=b" " * (2 << 20))), "bytes are too many"),
     (gzip.compress(_tar(meta_json=b"{}", SHA256SUMS=b"x")), "input does not match format"),
+    (
+        gzip.compress(_tar(state_bin=b"x", SHA256SUMS=_sums(b"", b"x"))),
+        'file missing for "meta.json"',
+    ),
+    (
+        gzip.compress(_tar(meta_json=b"{}", SHA256SUMS=_sums(b"{}", b""))),
+        'file missing for "state.bin"',
+    ),
+    (gzip.compress(_tar(meta_json=b'{"Size":2}', state_bin=b"x")), "didn't match (1 != 2)"),
+    (gzip.compress(_tar(meta_json=b'{"Index":4611686018427387904}')), "is beyond any log"),
+    (gzip.compress(_tar(meta_json=b'{"Index":true}')), "Index is not an unsigned number"),
+    (
+        gzip.compress(_tar(meta_json=b'{"Configuration":{"Servers":[{"ID":1}]}}')),
+        "ID is not a string",
+    ),
     (
         gzip.compress(_tar(meta_json=b"{}", SHA256SUMS=b"0" * 64 + b"  other\n")),
         'list missing hash for "other"',
@@ -131,6 +156,66 @@ def test_a_changed_byte_is_noticed_or_does_not_matter(at: int, change: int) -> N
     except ArchiveError:
         return
     assert found == read(WHOLE)  # a time, a name: nothing of ours
+
+
+def test_no_file_comes_twice() -> None:
+    tar = gzip.decompress(WHOLE)[:-1024]
+    with pytest.raises(ArchiveError, match=r'unexpected file "meta\.json"'):
+        read(gzip.compress(tar + tar + bytes(1024)))
+
+
+def test_what_the_disk_has_no_room_for_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_archive, "room", lambda _: 1000)
+    with tempfile.TemporaryFile() as state:
+        with pytest.raises(ArchiveError, match="1200 bytes do not fit on the disk"):
+            read_archive(io.BytesIO(WHOLE), state)
+        assert state.tell() == 0
+        assert read_archive(io.BytesIO(archive(b"x" * 1000)), state).size == 1000
+
+
+def test_what_is_behind_the_end_is_not_unpacked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_archive, "_BEHIND_MAX", 3 << 20)
+    with pytest.raises(ArchiveError, match="4194304 unread uncompressed bytes remain"):
+        read(WHOLE + gzip.compress(bytes(40 << 20)))
+
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.floats(), st.integers(), st.text(max_size=5),
+    st.integers((1 << 62) - 2, 1 << 65), st.just("\ud800"), st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["Servers", "ID", "Suffrage"]), st.integers(), max_size=2),
+)  # fmt: skip
+SERVER = st.dictionaries(st.sampled_from(["Suffrage", "ID", "Address"]), ODD, max_size=3)
+META = st.dictionaries(
+    st.sampled_from(["Version", "ID", "Index", "Term", "ConfigurationIndex", "Size"]), ODD
+)
+
+
+@given(
+    META,
+    st.one_of(ODD, st.lists(st.one_of(SERVER, ODD), max_size=3)),
+    st.permutations(["meta.json", "state.bin", "SHA256SUMS", "\udcffother"]),
+    st.integers(2, 4),
+    st.one_of(st.none(), st.tuples(st.integers(0, 511), st.integers(0, 255))),
+)
+@settings(derandomize=True, max_examples=300)
+def test_nothing_but_refusals_comes_of_odd_archives(
+    fields: dict[str, Any], servers: Any, order: list[str], count: int, header: Any
+) -> None:
+    text = json.dumps({"Size": 1, "Configuration": {"Servers": servers}, **fields}).encode()
+    files = {"meta.json": text, "state.bin": b"x", "SHA256SUMS": _sums(text, b"x")}
+    tar = bytearray(_tar(**{name: files.get(name, b"") for name in order[:count]}))
+    if header is not None:  # damaged, with the right checksum
+        at, value = header
+        tar[at] = value
+        checksum = sum(tar[:148]) + sum(tar[156:512]) + 8 * 32
+        tar[148:156] = b"%06o\0 " % checksum
+    try:
+        found, _ = read(gzip.compress(bytes(tar), 1))
+    except ArchiveError as error:
+        str(error).encode()
+        return
+    found.to_json()
+    assert (found.size, found.index < 1 << 62) == (1, True)
 
 
 def test_bytes_behind_the_end() -> None:
