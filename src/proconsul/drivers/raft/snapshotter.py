@@ -51,6 +51,8 @@ class Snapshotter:
     def __init__(self, engine: Engine, store: FileSnapshotStore, rng: Rng) -> None:
         self._engine, self._store, self._rng = engine, store, rng
         self._busy = asyncio.Lock()
+        self._receiving: tuple[int, asyncio.Task[object]] | None = None
+        """The leader's term, and what receives its snapshot."""
 
     async def loop(self) -> None:
         """Take a snapshot whenever enough entries are newer than the last one."""
@@ -220,13 +222,17 @@ class Snapshotter:
     async def install(
         self, request: InstallSnapshotRequest, chunks: AsyncIterator[bytes]
     ) -> tuple[Response | None, str]:
-        """Receive a snapshot from the leader. Takes all of `chunks`, whatever the outcome."""
+        """Receive a snapshot from the leader; not all of `chunks` if it is of no use.
+
+        One that an earlier leader has begun to send is dropped: that one may never go on. Who
+        receives it is cancelled.
+        """
         engine = self._engine
         answer = engine.handle(request)
         if answer.done():
-            async for _ in chunks:
-                pass
             return answer.result()
+        if self._receiving is not None and self._receiving[0] < request.term:
+            self._receiving[1].cancel()
         installed: Snapshot | None = None
         try:
             if request.snapshot_version > SNAPSHOT_VERSION:
@@ -237,7 +243,7 @@ class Snapshotter:
                 _configuration(request),
                 request.configuration_index if request.snapshot_version else request.last_log_index,
             )
-            async with self._busy, self._sink(meta) as sink:
+            async with self._busy, self._receives(request.term), self._sink(meta) as sink:
                 await _fill(sink, chunks)
                 installed = await self._install(sink, meta, request.term)
                 if installed is not None:
@@ -251,6 +257,18 @@ class Snapshotter:
                 engine.running().snapshot_aborted(engine.now())
                 engine.pump()
         return InstallSnapshotResponse(engine.running().state.term, success=True), ""
+
+    @asynccontextmanager
+    async def _receives(self, term: int) -> AsyncIterator[None]:
+        if self._engine.running().state.term != term:
+            raise _superseded()
+        task = asyncio.current_task()
+        assert task is not None
+        self._receiving = (term, task)
+        try:
+            yield
+        finally:
+            self._receiving = None
 
     async def _install(self, sink: Sink, meta: SnapshotMeta, term: int) -> Snapshot | None:
         """Take over a received snapshot; None if there is no need any more.
@@ -285,7 +303,11 @@ class Snapshotter:
         if not core.snapshot_wanted(meta):
             raise _Unwanted
         if core.state.term != term or core.state.role is Role.LEADER:
-            raise RaftError("a later term began while the snapshot was received")
+            raise _superseded()
+
+
+def _superseded() -> RaftError:
+    return RaftError("a later term began while the snapshot was received")
 
 
 class _Unwanted(Exception):

@@ -94,14 +94,22 @@ class Connection:
                 return None
         return data[0]
 
-    async def raw(self, size: int) -> AsyncIterator[bytes]:
-        """Exactly `size` raw bytes, in pieces."""
+    async def raw(self, size: int, timeout_s: float) -> AsyncIterator[bytes]:
+        """Exactly `size` raw bytes, in pieces, each of which may take `timeout_s`.
+
+        Who is silent for longer is gone, and nothing that follows could be told from the rest.
+        """
         while size:
             piece = min(size, self._decoder.buffered)
             if piece:
                 data = self._decoder.next_raw(piece) or b""
             else:
-                data = await self.stream.read(min(size, 256 * 1024))
+                try:
+                    async with asyncio.timeout(timeout_s):
+                        data = await self.stream.read(min(size, 256 * 1024))
+                except TimeoutError:
+                    self.stream.abort()
+                    raise StreamError(f"no more of the snapshot came for {timeout_s:g} s") from None
                 if not data:
                     raise EndOfStream("snapshot ended early")
             size -= len(data)
@@ -254,7 +262,9 @@ class Transport:
         try:
             async with TaskScope("raft connection") as scope:
                 writer = scope.spawn("answers", _answer(stream, waiting))
-                reader = scope.spawn("requests", _read(Connection(stream), waiting, handler))
+                reader = scope.spawn(
+                    "requests", _read(Connection(stream), waiting, handler, self._timeout_s)
+                )
                 await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._serving.discard(stream)
@@ -341,6 +351,7 @@ async def _read(
     connection: Connection,
     waiting: asyncio.Queue[asyncio.Future[tuple[Response | None, str]]],
     handler: Handler,
+    timeout_s: float,
 ) -> None:
     loop = asyncio.get_running_loop()
     leader = b""
@@ -351,7 +362,10 @@ async def _read(
                 leader = request.leader
             if isinstance(request, InstallSnapshotRequest):
                 result = loop.create_future()
-                result.set_result(await handler.install(request, connection.raw(request.size)))
+                chunks = connection.raw(request.size, timeout_s)
+                result.set_result(await handler.install(request, chunks))
+                async for _ in chunks:  # what it did not want of them
+                    pass
                 await waiting.put(result)
             else:
                 await waiting.put(handler.handle(request))

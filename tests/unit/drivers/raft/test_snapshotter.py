@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import threading
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +13,7 @@ import pytest
 from raft_support import FAST, Recorder, nowhere, soon, until
 from typing_extensions import override
 
-from proconsul.core.raft.types import Channel, LeadershipLost, Role, Send
+from proconsul.core.raft.types import Channel, LeadershipLost, Output, Role, Send
 from proconsul.drivers.raft.applier import Halted, Replace
 from proconsul.drivers.raft.node import NodeConfig, RaftNode, RestoreUndecided
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, NotTakenBack, SnapshotError
@@ -104,11 +104,20 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
 
 
-def _install(node: RaftNode, index: int, data: bytes = STATE) -> asyncio.Task[tuple[object, str]]:
+async def _never() -> AsyncIterator[bytes]:
+    yield b"RES"
+    await asyncio.sleep(60)
+
+
+def _install(
+    node: RaftNode, index: int, data: bytes = STATE, term: int = 1, *, stuck: bool = False
+) -> asyncio.Task[tuple[object, str]]:
+    members = encode_configuration(MEMBERS)
+    leader = L if term == 1 else G
     request = InstallSnapshotRequest(
-        1, L.encode(), index, 1, encode_configuration(MEMBERS), 1, len(data), encode_peers(MEMBERS)
+        term, leader.encode(), index, 1, members, 1, len(data), encode_peers(MEMBERS)
     )
-    return asyncio.ensure_future(node.install(request, _once(data)))
+    return asyncio.ensure_future(node.install(request, _never() if stuck else _once(data)))
 
 
 def test_a_snapshot_that_was_not_installed_takes_back_nothing_later(tmp_path: Path) -> None:
@@ -327,9 +336,39 @@ def test_a_restore_without_leadership_changes_nothing(tmp_path: Path) -> None:
 def test_a_restore_that_no_quorum_confirms_in_time_is_undecided(tmp_path: Path) -> None:
     async def run() -> None:
         node, fsm = await _alone(tmp_path)
+        store, go = node._store, threading.Event()
+        write = store.write
+
+        def slow(outputs: Sequence[Output]) -> None:
+            assert go.wait(10)
+            write(outputs)
+
+        store.write = slow  # type: ignore[method-assign]
         with pytest.raises(RestoreUndecided, match="timed out waiting for raft restore"):
             await node.restore(1, io.BytesIO(STATE), soon(-1))
         assert fsm.commands == [b"RESTORED"]
+        go.set()
+        await node.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_later_leaders_snapshot_does_not_wait_for_the_one_before(tmp_path: Path) -> None:
+    async def run() -> None:
+        node, fsm = await _start(tmp_path)
+        await _append(node, L, (0, 0), 1, 1)
+        stuck = _install(node, 6, stuck=True)
+        await until(lambda: _on_disk(tmp_path))
+        again = _install(node, 6, stuck=True)  # of the same leader: it waits
+        await asyncio.sleep(0)
+        response, _ = await _install(node, 7, term=2)
+        assert isinstance(response, InstallSnapshotResponse)
+        assert response.success
+        with pytest.raises(asyncio.CancelledError):
+            await stuck
+        assert "a later term began" in (await again)[1]
+        assert fsm.commands == [b"RESTORED"]
+        assert node._engine.running()._installing == 0
         await node.aclose()
 
     asyncio.run(run())

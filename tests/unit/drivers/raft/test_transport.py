@@ -12,19 +12,22 @@ from typing_extensions import override
 
 from proconsul.drivers.buffer import StreamError
 from proconsul.drivers.raft.engine import Engine, Hooks
-from proconsul.drivers.raft.transport import Transport
+from proconsul.drivers.raft.transport import Connection, RemoteError, Transport
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import MemoryStream, PeerInfo, Stream, memory_pair
 from proconsul.util.metrics import Metrics
 from proconsul.wire.raft import (
     AppendEntriesRequest,
     AppendEntriesResponse,
+    InstallSnapshotRequest,
     Request,
     Response,
     encode_request,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from proconsul.core.raft.machine import Raft
     from proconsul.drivers.raft.applier import Applier
     from proconsul.drivers.raft.store import Store
@@ -142,3 +145,58 @@ def test_a_second_leader_that_is_lost_is_asked_for_beside_the_first() -> None:
 
 async def _nowhere(_id: str, _address: str, _deadline: float) -> MemoryStream:
     raise AssertionError("a server that only serves dials nobody")
+
+
+def test_a_leader_that_vanishes_while_it_sends_a_snapshot_is_not_waited_for() -> None:
+    class Handler(_Handler):
+        error = ""
+
+        @override
+        async def install(self, request: object, chunks: object) -> tuple[Response | None, str]:
+            with pytest.raises(StreamError) as caught:
+                async for _ in cast("AsyncIterator[bytes]", chunks):
+                    pass
+            self.error = str(caught.value)
+            return None, self.error
+
+    async def run() -> None:
+        leader, stream = memory_pair()
+        handler = Handler()
+        await leader.write(encode_request(_snapshot(100)) + b"x" * 50)
+        async with asyncio.timeout_at(soon()):
+            await Transport(_nowhere, timeout_s=0.05).serve(stream, handler)
+        assert handler.error == "no more of the snapshot came for 0.05 s"
+
+    asyncio.run(run())
+
+
+def test_what_is_not_wanted_of_a_snapshot_is_no_request() -> None:
+    class Handler(_Handler):
+        @override
+        async def install(self, request: object, chunks: object) -> tuple[Response | None, str]:
+            async for _ in cast("AsyncIterator[bytes]", chunks):
+                break
+            return None, "the disk is full"
+
+    async def run() -> None:
+        leader, stream = memory_pair()
+        serving = asyncio.create_task(Transport(_nowhere).serve(stream, Handler()))
+        heartbeat = AppendEntriesRequest(1, b"a:1")
+        snapshot = _snapshot(2 << 20)
+        connection = Connection(leader)
+        await leader.write(encode_request(snapshot))
+        for _ in range(2):
+            await leader.write(b"x" * (1 << 20))
+        await leader.write(encode_request(heartbeat))
+        async with asyncio.timeout_at(soon()):
+            with pytest.raises(RemoteError, match="the disk is full"):
+                await connection.answer(snapshot)
+            assert await connection.answer(heartbeat) is not None
+            leader.abort()
+            await serving
+
+    asyncio.run(run())
+
+
+def _snapshot(size: int) -> InstallSnapshotRequest:
+    return InstallSnapshotRequest(1, b"a:1", 6, 1, b"", 1, size, b"")
