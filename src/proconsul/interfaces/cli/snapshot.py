@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from proconsul.config.goflags import Parsed
@@ -36,9 +37,12 @@ def _save(parsed: Parsed) -> int:
 
     path = _file(parsed)
     client = connect(parsed)
-    unverified = Path(f"{path}.unverified")
+    unverified: Path | None = None
     try:
-        with unverified.open("w+b") as file:
+        # A name that nobody can have put a link at before.
+        fd, name = tempfile.mkstemp(prefix=f"{path.name}.unverified-", dir=path.parent)
+        unverified = Path(name)
+        with open(fd, "w+b") as file:
             try:
                 headers = client.download(_PATH, file)
             except CommandError as error:
@@ -48,15 +52,26 @@ def _save(parsed: Parsed) -> int:
             file.seek(0)
             read_archive(file, None)
         unverified.replace(path)
+        unverified = None
+        _sync_directory(path.parent)
     except ArchiveError as error:
         raise CommandError(f"Error verifying snapshot file: {error}") from None
     except OSError as error:
-        reason = _reason("open", unverified, error)
+        reason = _reason("open", Path(f"{path}.unverified"), error)
         raise CommandError(f"Error writing unverified snapshot file: {reason}") from None
     finally:
-        unverified.unlink(missing_ok=True)
+        if unverified is not None:
+            unverified.unlink(missing_ok=True)
     out(f"Saved and verified snapshot to index {headers.get('x-consul-index', '0')}")
     return 0
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _restore(parsed: Parsed) -> int:

@@ -81,3 +81,25 @@ def test_a_snapshot_gets_its_name_once_it_is_whole(
     assert agent.requests[-1][:3] == ("PUT", "/v1/snapshot", archive)
     assert main(["snapshot", "save", str(tmp_path / "no" / "where")]) == 1
     assert "no such file or directory" in capsys.readouterr().err
+
+
+def test_a_snapshot_is_written_through_nobodys_link(
+    agent: Agent, archive: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent.answers["GET /v1/snapshot"] = (200, archive)
+    precious = tmp_path / "precious"
+    precious.write_bytes(b"mine")
+    directory = tmp_path / "shared"
+    directory.mkdir()
+    for name in ("a.snap", "a.snap.unverified"):
+        (directory / name).symlink_to(precious)
+    path = directory / "a.snap"
+    assert main(["snapshot", "save", str(path)]) == 0
+    assert precious.read_bytes() == b"mine"
+    assert path.read_bytes() == archive
+    assert (path.is_symlink(), path.stat().st_mode & 0o777) == (False, 0o600)
+    agent.answers["GET /v1/snapshot"] = (200, archive[:50])
+    assert main(["snapshot", "save", str(path)]) == 1
+    assert "Error verifying snapshot file" in capsys.readouterr().err
+    assert path.read_bytes() == archive
+    assert {p.name for p in directory.iterdir()} == {"a.snap", "a.snap.unverified"}
