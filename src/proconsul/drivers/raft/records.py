@@ -67,10 +67,11 @@ def get(txn: Any, table: Any, key: bytes) -> memoryview | None:
     return data[4:]
 
 
-def child_probes(path: Path, writing: int) -> NoReturn:
+def child_probes(path: Path, writing: int, lock: int) -> NoReturn:
     """What runs in the child: tells in the pipe what is wrong, and fails."""
     code = 1
     try:
+        os.close(lock)  # it must not outlast the parent
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # LMDB's assertions say nothing of use
         _check_heads(path / "data.mdb")

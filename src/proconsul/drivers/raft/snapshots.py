@@ -66,9 +66,8 @@ class Sink(Protocol):
 class FileSink:
     """The sink of a `FileSnapshotStore`."""
 
-    def __init__(self, store: FileSnapshotStore, meta: SnapshotMeta) -> None:
+    def __init__(self, store: FileSnapshotStore, meta: SnapshotMeta, name: str) -> None:
         self._store, self._meta = store, meta
-        name = f"{meta.term}-{meta.index}-{time.time_ns() // 1_000_000}"
         self._final = store.path / name
         self._tmp = store.path / (name + _TMP)
         self._size = self._crc = 0
@@ -154,7 +153,18 @@ class FileSnapshotStore:
 
     def create(self, meta: SnapshotMeta) -> Sink:
         """Start a snapshot."""
-        return FileSink(self, meta)
+        try:
+            name = self._new_name(meta)
+        except OSError as error:
+            raise SnapshotError(f"no snapshot in {self.path} can be created: {error}") from error
+        return FileSink(self, meta, name)
+
+    def _new_name(self, meta: SnapshotMeta) -> str:
+        """A name for a directory: later than any of the same entry, though the clock went back."""
+        prefix = f"{meta.term}-{meta.index}-"
+        taken = [p for p in snapshot_directories(self.path) if p.name.startswith(prefix)]
+        newest = max(map(_milliseconds, taken), default=0)
+        return f"{prefix}{max(time.time_ns() // 1_000_000, newest + 1)}"
 
     def list(self) -> list[Snapshot]:
         """All whole snapshots, newest first; what cannot be read is logged and left out."""
@@ -164,7 +174,7 @@ class FileSnapshotStore:
                 found.append(_read_meta(directory))
             except (OSError, ValueError, KeyError, TypeError, WireError) as error:
                 log.warning("snapshot %s is not readable, ignored: %s", directory, error)
-        found.sort(key=lambda s: (s.meta.term, s.meta.index, s.path.name), reverse=True)
+        found.sort(key=lambda s: (s.meta.term, s.meta.index, _milliseconds(s.path)), reverse=True)
         return found
 
     def intact(self) -> Iterator[Snapshot]:
@@ -229,6 +239,10 @@ class MemorySnapshotStore(FileSnapshotStore):
     def close(self) -> None:
         """Delete it all."""
         self._directory.cleanup()
+
+
+def _milliseconds(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
 
 
 def _read_meta(directory: Path) -> Snapshot:

@@ -179,7 +179,7 @@ class LmdbStore:
         reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
-            child_probes(self._path, writing)
+            child_probes(self._path, writing, self._lock_fd)
         os.close(writing)
         with open(reading, "rb") as pipe:
             reason = pipe.read().decode()

@@ -233,5 +233,5 @@ def test_a_snapshot_without_room_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_a_snapshot_whose_directory_cannot_be_made(tmp_path: Path) -> None:
     store = FileSnapshotStore(tmp_path)
     store.path.rmdir()
-    with pytest.raises(SnapshotError, match=r"cannot be created"):
+    with pytest.raises(SnapshotError, match=r"can be created"):
         store.create(SnapshotMeta(5, 1, Configuration(), 0))

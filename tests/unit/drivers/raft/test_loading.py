@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,28 @@ def test_a_snapshot_whose_name_cannot_be_synced_is_taken_back(
     with pytest.raises(SnapshotError, match="I/O error"):
         sink.commit()
     assert names(store) == []
+
+
+def test_a_clock_that_goes_back_makes_no_newer_snapshot_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FileSnapshotStore(tmp_path)
+    clock = [10_000_000_000, 9_000_000_000, 5_000_000]
+    monkeypatch.setattr(time, "time_ns", lambda: clock.pop(0))
+    taken = [take(store, 5), take(store, 5), take(store, 5)]
+    assert [s.path.name for s in taken] == ["1-5-10000", "1-5-10001", "1-5-10002"]
+    assert store.list() == [taken[2], taken[1]]
+
+
+def test_new_directories_are_there_after_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(snapshots_module, "sync_directory", synced.append)
+    LmdbStore(tmp_path / "data" / "raft").close()
+    assert {tmp_path, tmp_path / "data"} <= set(synced)
+    FileSnapshotStore(tmp_path / "data" / "raft")
+    assert synced[-1] == tmp_path / "data" / "raft"
+    count = len(synced)
+    FileSnapshotStore(tmp_path / "data" / "raft")
+    assert len(synced) == count

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,33 @@ def test_a_first_start_that_was_cut_short_is_no_loss(tmp_path: Path) -> None:
     (tmp_path / "in-use.lock").touch()
     (tmp_path / "snapshots" / "lost+found").mkdir(parents=True)
     LmdbStore(tmp_path).close()
+
+
+_SLOW_PROBE = """
+import sys
+from proconsul.drivers.raft import records
+from proconsul.drivers.raft.store import LmdbStore
+
+def check(file):
+    print("probing", flush=True)
+    sys.stdin.read()
+
+records._check_heads = check
+LmdbStore(sys.argv[1])
+"""
+
+
+def test_a_start_that_was_killed_leaves_the_directory_free(tmp_path: Path) -> None:
+    LmdbStore(tmp_path).close()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", _SLOW_PROBE, str(tmp_path)], stdin=pipe, stdout=pipe
+    ) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == b"probing\n"
+        killed.kill()
+        assert killed.wait() < 0
+        LmdbStore(tmp_path).close()  # though what it had begun goes on
 
 
 def _conf(path: Path, change: Callable[[lmdb.Transaction, Any, Any], None]) -> None:
