@@ -90,6 +90,21 @@ def test_the_whole_log_becomes_a_snapshot_with_the_new_members(tmp_path: Path) -
         assert [s.id for s in snapshots.list()[0].meta.configuration.servers] == ["id2"]
 
 
+def test_an_order_that_was_obeyed_does_not_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[Path, bool]] = []
+    peers = tmp_path / "peers.json"
+    monkeypatch.setattr(
+        peers_file, "sync_directory", lambda path: synced.append((path, peers.exists()))
+    )
+    with disk(tmp_path) as (store, snapshots):
+        filled(store)
+        order(tmp_path, [{"id": "id2", "address": "10.9.9.9:8300"}])
+        peers_file.obey(tmp_path, store, snapshots)
+    assert synced == [(tmp_path, False)]
+
+
 def test_the_first_start_explains_and_obeys_nothing(tmp_path: Path) -> None:
     with disk(tmp_path) as (store, snapshots):
         filled(store)

@@ -14,7 +14,7 @@ from typing import Any
 from proconsul.core.raft.membership import check
 from proconsul.core.raft.types import RaftError
 from proconsul.drivers.raft.recovery import last_members, recover
-from proconsul.drivers.raft.snapshots import FileSnapshotStore
+from proconsul.drivers.raft.snapshots import FileSnapshotStore, sync_directory
 from proconsul.drivers.raft.store import Store
 from proconsul.services.server.fsm import RaftFsm
 from proconsul.util.errors import ConfigError, ProconsulError
@@ -58,7 +58,7 @@ def obey(directory: Path, store: Store, snapshots: FileSnapshotStore) -> None:
         if not info.exists():
             info.write_text(INFO, encoding="utf-8")
             if peers.exists():
-                peers.unlink()
+                _delete(peers)
                 log.info("deleted peers.json file (see peers.info for details)")
             return
         if not peers.exists():
@@ -69,7 +69,7 @@ def obey(directory: Path, store: Store, snapshots: FileSnapshotStore) -> None:
             index = recover(RaftFsm(), store, snapshots, configuration)
         except ProconsulError as error:
             raise ConfigError(f"recovery from {peers} failed: {error}") from error
-        peers.unlink()
+        _delete(peers)
     except OSError as error:
         raise ConfigError(f"recovery from {peers} failed: {error}") from error
     log.info(
@@ -77,6 +77,12 @@ def obey(directory: Path, store: Store, snapshots: FileSnapshotStore) -> None:
         len(configuration.servers),
         index,
     )
+
+
+def _delete(peers: Path) -> None:
+    """For good: an order that is obeyed twice would take back the members since."""
+    peers.unlink()
+    sync_directory(peers.parent)
 
 
 def _read(path: Path, store: Store, snapshots: FileSnapshotStore) -> Configuration:
