@@ -21,6 +21,11 @@ JITTER_FRACTION = 16
 class Watch(Protocol):
     """The state's promise to call back once, after a commit that may change the answer."""
 
+    @property
+    def generation(self) -> int:
+        """Changes when the whole state is replaced: indexes no longer compare."""
+        ...
+
     def add(self, callback: Callable[[], None]) -> None: ...
     def cancel(self, callback: Callable[[], None]) -> None: ...
 
@@ -44,8 +49,12 @@ def wait_s(requested_ns: int, limits: BlockingLimits, rng: Rng) -> float:
 
 
 async def block(query: Query[T], min_index: int, timeout_s: float) -> tuple[int, T]:
-    """Evaluate `query` until its index exceeds `min_index` (0: once), or the time is over."""
+    """Evaluate `query` until its index exceeds `min_index` (0: once), or the time is over.
+
+    A restore ends the wait whatever index it brings: the state behind it is another.
+    """
     index, value, watch = query()
+    generation = watch.generation
     if min_index == 0 or index > min_index:
         return max(index, 1), value
     loop = asyncio.get_running_loop()
@@ -66,6 +75,5 @@ async def block(query: Query[T], min_index: int, timeout_s: float) -> tuple[int,
         finally:
             watch.cancel(wake)
         index, value, watch = query()
-        if index > min_index or index < min_index:
-            # Lower only after a restore: the caller must learn that and start over.
+        if index > min_index or watch.generation != generation:
             return max(index, 1), value

@@ -37,13 +37,15 @@ class _Registration:
 class WatchRegistry:
     """The waiting callbacks of one store, by key."""
 
-    __slots__ = ("_by_key", "_prefix_lengths", "version")
+    __slots__ = ("_by_key", "_prefix_lengths", "generation", "version")
 
     def __init__(self) -> None:
         self._by_key: dict[Hashable, dict[_Registration, None]] = {}
         self._prefix_lengths: dict[int, int] = {}
         self.version = 0
         """Counts commits, so that a watch taken before one and added after it is noticed."""
+        self.generation = 0
+        """Counts replacements of the whole state, after which indexes no longer compare."""
 
     def __len__(self) -> int:
         """Keys that somebody waits for."""
@@ -91,6 +93,7 @@ class WatchRegistry:
     def fire_all(self) -> None:
         """Call everyone, for when the whole state was replaced."""
         self.version += 1
+        self.generation += 1
         woken: dict[_Registration, None] = {}
         for waiting in self._by_key.values():
             woken.update(waiting)
@@ -119,12 +122,14 @@ class WatchRegistry:
 class Watch:
     """What an answer depends on. Costs nothing until `add` is called."""
 
-    __slots__ = ("_keys", "_registrations", "_registry", "_version")
+    __slots__ = ("_keys", "_registrations", "_registry", "_version", "generation")
 
     def __init__(self, registry: WatchRegistry, keys: tuple[Hashable, ...]) -> None:
         self._registry = registry
         self._keys = keys
         self._version = registry.version
+        self.generation = registry.generation
+        """Which state the answer is of; another one after a restore."""
         self._registrations: dict[Callback, _Registration] = {}
 
     def add(self, callback: Callback) -> None:
@@ -149,6 +154,7 @@ class Watch:
         """A watch that fires when either would."""
         both = Watch(self._registry, (*self._keys, *other._keys))
         both._version = min(self._version, other._version)
+        both.generation = min(self.generation, other.generation)
         return both
 
 

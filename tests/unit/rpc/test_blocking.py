@@ -3,7 +3,12 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
+
+from proconsul.domain.kv import DirEntry
 from proconsul.rpc.blocking import BlockingLimits, block, wait_s
+from proconsul.state import kv
+from proconsul.state.store import Store
 from proconsul.state.watch import Answer
 
 
@@ -11,7 +16,7 @@ class _Table:
     """One value with an index; `watchers` counts who waits."""
 
     def __init__(self, index: int) -> None:
-        self.index, self.evaluated = index, 0
+        self.index, self.evaluated, self.generation = index, 0, 0
         self.callbacks: list[object] = []
 
     def add(self, callback: object) -> None:
@@ -65,13 +70,42 @@ def test_waits_for_a_newer_index_through_false_alarms() -> None:
     asyncio.run(run())
 
 
-def test_a_restore_to_an_older_state_wakes() -> None:
+@pytest.mark.parametrize("index", [2, 5, 8])
+def test_a_restore_wakes_whatever_index_it_brings(index: int) -> None:
     async def run() -> None:
-        table = _Table(5)
+        store = Store()
+        store.write(5, lambda tx: kv.set_entry(tx, DirEntry.of("k", b"old")))
+        waiting = asyncio.get_running_loop().create_task(block(lambda: store.kv.get("k"), 5, 60.0))
+        await asyncio.sleep(0)
+        other = Store()
+        other.write(index, lambda tx: kv.set_entry(tx, DirEntry.of("k", b"restored")))
+        store.replace_all(other.tables)
+        found, row = await asyncio.wait_for(waiting, 10)
+        assert row is not None
+        assert (found, row.value) == (index, b"restored")
+        # Whoever asks of the restored state waits for its next change.
+        waiting = asyncio.get_running_loop().create_task(
+            block(lambda: store.kv.get("k"), index, 60.0)
+        )
+        await asyncio.sleep(0)
+        store.write(index, lambda tx: kv.set_entry(tx, DirEntry.of("other")))
+        store.write(index + 1, lambda tx: kv.set_entry(tx, DirEntry.of("k", b"new")))
+        assert (await asyncio.wait_for(waiting, 10))[0] == index + 1
+
+    asyncio.run(run())
+
+
+def test_a_server_that_lags_behind_the_index_asked_for_waits() -> None:
+    async def run() -> None:
+        table = _Table(3)
         waiting = asyncio.get_running_loop().create_task(block(table.query, 5, 60.0))
         await asyncio.sleep(0)
-        table.commit(2)
-        assert await waiting == (2, "value 2")
+        for index in (4, 5):
+            table.commit(index)
+            await asyncio.sleep(0.001)
+            assert not waiting.done()
+        table.commit(6)
+        assert await waiting == (6, "value 6")
 
     asyncio.run(run())
 
