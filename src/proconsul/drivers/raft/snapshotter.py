@@ -178,7 +178,7 @@ class Snapshotter:
         state = engine.running().state
         try:
             term = state.term
-            snapshot = await self._current()
+            snapshot = await self._current() or await self.take()  # if the disk damaged it
             if snapshot is None:
                 raise SnapshotError("there is no snapshot to send")
             if state.role is not Role.LEADER or state.term != term:

@@ -304,6 +304,11 @@ def test_what_is_sent_is_what_the_log_begins_with(tmp_path: Path) -> None:
         await node._snapshotter.send(order)
         assert sent == [taken.meta.index, 100]
 
+        (newest,) = [s for s in node._snapshots.list() if s.meta.index == 100]
+        (newest.path / "state.bin").write_bytes(b"damaged")
+        await node._snapshotter.send(order)
+        assert sent.pop() == node.applied_index > 100
+
         sending = asyncio.create_task(node._snapshotter.send(order))
         await asyncio.sleep(0)
         state = engine.running().state
