@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -238,7 +238,9 @@ class Client:
             headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
         try:
             with closing(self._connection()) as connection:
-                connection.request(method, target, body=body, headers=headers)
+                # An agent may refuse a body before its end: why, is in the answer.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(method, target, body=body, headers=headers)
                 response = connection.getresponse()
                 if response.status != 200:
                     text = response.read().decode("utf-8", "replace")

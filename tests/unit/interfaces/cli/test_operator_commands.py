@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +105,30 @@ def test_a_snapshot_is_written_through_nobodys_link(
     assert "Error verifying snapshot file" in capsys.readouterr().err
     assert path.read_bytes() == archive
     assert {p.name for p in directory.iterdir()} == {"a.snap", "a.snap.unverified"}
+
+
+def test_why_a_restore_is_refused_is_shown_though_its_bytes_were_not_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "large.snap"
+    with path.open("wb") as file:
+        file.truncate(64 << 20)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def refuse() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            answer = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 5\r\n\r\nlater"
+            connection.sendall(answer)
+
+    monkeypatch.setenv("CONSUL_HTTP_ADDR", f"127.0.0.1:{listener.getsockname()[1]}")
+    refusing = threading.Thread(target=refuse)
+    refusing.start()
+    try:
+        assert main(["snapshot", "restore", str(path)]) == 1
+    finally:
+        refusing.join()
+        listener.close()
+    text = "Error restoring snapshot: Unexpected response code: 429 (later)\n"
+    assert capsys.readouterr().err == text
