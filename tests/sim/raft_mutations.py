@@ -35,6 +35,8 @@ class Mutation:
     """The faults that bring it to light, where any would take more runs than a test has."""
 
 
+_RESTORES = ("restore", "isolate leader", "burst", "crash")
+
 MUTATIONS = [
     Mutation(
         "an old term's entry is committed by count",
@@ -130,6 +132,24 @@ MUTATIONS = [
         "a log in conflict with a snapshot is kept at boot",
         log.Log, "discard_needed", "self.last_index < self.snapshot_index", "False",
         ("crash", "isolate leader"),
+    ),
+    Mutation(
+        "entries of another history than a snapshot from outside are acknowledged",
+        follower, "_diverges", "entry.term > log.snapshot_term", "False", _RESTORES,
+    ),
+    Mutation(
+        "a snapshot from outside that no quorum got stays for ever",
+        machine.Raft, "snapshot_wanted", "meta.term > log.snapshot_term", "False", _RESTORES,
+    ),
+    Mutation(
+        "a snapshot from outside before an entry of the term is committed",
+        Leadership, "begin_restore",
+        "state.commit_index < (start := self._replication.commitment.start_index)", "False",
+        ("restore", "usurp", "isolate leader", "crash"),
+    ),
+    Mutation(
+        "answers to appends end the sending of a snapshot",
+        Replication, "_send_snapshot", "progress.restart(progress.next)", "pass", _RESTORES,
     ),
 ]  # fmt: skip
 

@@ -73,16 +73,18 @@ class SimDisk:
     def holds(self, index: int, term: int) -> bool:
         """Whether the entry at `index` with `term` would survive a crash now."""
         if self.image is not None and self.image.meta.index >= index:
-            return True
+            # One from outside that no quorum got may end behind entries of later terms
+            return self.image.meta.term >= term
         entry = self._entries.get(index)
         return entry is not None and entry.term == term
 
     def last(self) -> tuple[int, int]:
         """(term, index) of the last durable entry, by which votes are decided after a crash."""
+        last = (self._entries[self._last].term, self._last) if self._last else (0, 0)
         meta = self.image.meta if self.image is not None else None
-        if meta is not None and meta.index >= self._last:
+        if meta is not None and (meta.index >= self._last or meta.term > last[0]):
             return meta.term, meta.index
-        return (self._entries[self._last].term, self._last) if self._last else (0, 0)
+        return last
 
     # -- LogStore
 

@@ -44,6 +44,7 @@ class Faults:
             "burst": self._burst,
             "rumour": self._rumour,
             "needless snapshot": self._needless_snapshot,
+            "restore": self._restore,
         }
         duties: list[Callable[[], None]] = [self._snapshot, self._transfer]
         if world.membership:
@@ -282,6 +283,11 @@ class Faults:
         leader = self._a_leader()
         if leader is not None:
             self._world.network.push_snapshot(leader, self._any().name)
+
+    def _restore(self) -> None:
+        leader = self._a_leader()
+        if leader is not None:
+            leader.restore_outside()
 
     def _transfer(self) -> None:
         leader = self._world.leader()

@@ -52,7 +52,8 @@ class Invariants:
         """index -> term."""
         self._commits: list[tuple[int, int, int]] = []
         """(committed in term, index, the entry's term), all rising: what a leader must have."""
-        self._digests: dict[int, int] = {}
+        self._digests: dict[tuple[int, int], int] = {}
+        """(index, term) -> of all that led there: snapshots from outside may end anywhere."""
         self._commit_seen: dict[str, int] = {}
         self._pending_changes: dict[str, list[int]] = {}
         """Configuration entries above each server's commit index."""
@@ -149,7 +150,8 @@ class Invariants:
         for committed_in, index, entry_term in reversed(self._commits):
             if committed_in < term:
                 _require(
-                    index <= log.snapshot_index or log.contains(index, entry_term),
+                    (index <= log.snapshot_index and entry_term <= log.snapshot_term)
+                    or log.contains(index, entry_term),
                     f"leader completeness: {name} leads term {term} without entry {index} of term "
                     f"{entry_term}",
                 )
@@ -201,7 +203,7 @@ class Invariants:
 
     def applied(self, server: SimServer, entry: Entry) -> None:
         """A server's state machine took an entry."""
-        known = self._digests.setdefault(entry.index, server.digest)
+        known = self._digests.setdefault((entry.index, entry.term), server.digest)
         _require(
             known == server.digest,
             f"state machine safety: {server.name} applied something else up to {entry.index}",
@@ -211,12 +213,17 @@ class Invariants:
         """A server replaced its state by a snapshot."""
         index = image.meta.index
         _require(
-            self._digests.get(index) == image.digest,
+            self._digests.get((index, image.meta.term)) == image.digest,
             f"state machine safety: {server.name} restores a state nobody had at {index}",
         )
-        self._commit_seen[server.name] = max(index, self._commit_seen[server.name])
+        self._commit_seen[server.name] = index
         pending = self._pending_changes[server.name]
         pending[:] = [i for i in pending if i > index]
+
+    def restored_outside(self, server: SimServer, image: Image) -> None:
+        """A leader replaced its state by one from outside: a new history begins there."""
+        self._digests[image.meta.index, image.meta.term] = image.digest
+        self.restored(server, image)
 
     def acknowledged(self, server: SimServer, entry: Entry, data: bytes) -> None:
         """A client is told that its write happened."""

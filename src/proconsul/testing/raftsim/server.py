@@ -292,13 +292,46 @@ class SimServer:
 
         def durable() -> None:
             self._taking = False
-            if self.disk.image is None or image.meta.index > self.disk.image.meta.index:
+            old = self.disk.image.meta if self.disk.image is not None else None
+            if old is None or (meta.index > old.index and meta.term >= old.term):
                 self.disk.image = image
                 self.core.compact(meta.index, meta.term)
                 self.pump()
 
         time = self.world.time
         time.at(time.now + self.world.rng.uniform(0.005, 0.3), self.life, durable)
+
+    def restore_outside(self) -> None:
+        """An operator restores a snapshot: the state as it is when it is durable, but further on.
+
+        So clients see nothing of it, but that writes that are not committed yet never happen.
+        """
+        if self._taking or self.disk.full:
+            return
+        rng, last = self.world.rng, self.core.state.log.last_index
+        try:
+            meta = self.core.begin_restore(last + rng.randint(0, 30))
+        except RaftError:
+            return
+        self._taking = True
+        self.world.note(f"{self.name} restores a snapshot as {meta.index} of term {meta.term}")
+        time = self.world.time
+        time.at(time.now + rng.uniform(0.005, 0.3), self.life, lambda: self._replaced(meta))
+
+    def _replaced(self, meta: SnapshotMeta) -> None:
+        self._taking = False
+        if not self.core.may_restore(meta):
+            return
+        self.disk.image = Image(meta, dict(self.values), hash((self.digest, meta.index, meta.term)))
+        self.world.checks.restored_outside(self, self.disk.image)
+        if self._unlucky("with a snapshot from outside"):
+            return
+        self._restore(self.disk.image, meta)
+        waiting, self._waiting = self._waiting, {}
+        for _, _, answer in waiting.values():
+            answer(UNKNOWN)
+        self.core.restored(meta, self.now())
+        self.pump()
 
     # -- clients
 
