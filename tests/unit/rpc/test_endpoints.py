@@ -1,143 +1,22 @@
-"""Endpoints on a real state without Raft: what they refuse, write, filter and answer."""
+"""Catalog, health and keys on a real state without Raft: what is refused, written, filtered."""
 
 from __future__ import annotations
 
-import asyncio
-import random
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from endpoint_support import ServerInMemory, filled, only_ok, registration
 
 from proconsul.domain import catalog as c
-from proconsul.domain import connect as ca
-from proconsul.domain import coordinate as co
 from proconsul.domain import federation as f
 from proconsul.domain import kv
-from proconsul.domain import operator as op
 from proconsul.domain import options as o
-from proconsul.domain.acl import AllowAll, Authorizer
-from proconsul.domain.autopilot import OperatorHealthReply
+from proconsul.domain.acl import Authorizer
 from proconsul.domain.errors import PermissionDeniedError
-from proconsul.domain.messages import IGNORE_UNKNOWN_TYPE_FLAG, MessageType, encode_command
-from proconsul.rpc.blocking import BlockingLimits
-from proconsul.rpc.endpoints import catalog, federation, health, internal, kvs, operator, status
 from proconsul.rpc.endpoints.base import RequestError
-from proconsul.rpc.endpoints.internal import Coordinates
-from proconsul.rpc.methods import Empty, RaftStats
-from proconsul.rpc.table import Call, EndpointTable
-from proconsul.state.errors import StateError
-from proconsul.state.fsm import Fsm
-from proconsul.state.store import Store
 from proconsul.util.errors import ProconsulError
-from proconsul.util.metrics import Metrics
 
 NODE_ID = "11111111-2222-3333-4444-555555555555"
-
-
-class _Only:
-    """May do everything with names that begin with `ok`, and nothing else."""
-
-    def __getattr__(self, _right: str) -> Callable[..., bool]:
-        return lambda *names: bool(names) and names[0].startswith("ok")
-
-
-class _Server:
-    """`EndpointServer` and `RaftView` whose writes are committed at once."""
-
-    def __init__(self) -> None:
-        self.fsm, self.index = Fsm(), 10
-        self.metrics, self.rng = Metrics(), random.Random(0)
-        self.datacenter, self.blocking_limits = "dc1", BlockingLimits()
-        self.consistent = 0
-        self.refuses = 0
-        self.removed: list[str] = []
-        self.coordinates = Coordinates(self, list)
-        self.table = EndpointTable(
-            [
-                *catalog.endpoints(self, list),
-                *health.endpoints(self),
-                *kvs.endpoints(self),
-                *internal.endpoints(self, self.coordinates),
-                *federation.endpoints(self, lambda: 1_600_000_000_000_000_000),
-                *status.endpoints(self),
-                *operator.endpoints(self, self, self),
-            ]
-        )
-
-    @property
-    def store(self) -> Store:
-        return self.fsm.store
-
-    def contact(self) -> tuple[bool, int]:
-        return True, 5
-
-    def lock_delayed(self, key: str) -> bool:
-        return key == "resting"
-
-    async def consistent_read(self) -> None:
-        self.consistent += 1
-
-    async def apply(self, type_: MessageType, request: Any, *, may_ignore: bool = False) -> Any:
-        if self.refuses:
-            self.refuses -= 1
-            raise ProconsulError("not now")
-        self.index += 1
-        data = encode_command(type_, request)
-        if may_ignore:
-            data = bytes((data[0] | IGNORE_UNKNOWN_TYPE_FLAG,)) + data[1:]
-        result = self.fsm.apply(self.index, data)
-        if isinstance(result, StateError):
-            raise result
-        return result
-
-    def leader_address(self) -> str:
-        return "127.0.0.1:8300"
-
-    def peers(self) -> op.RaftConfigurationResponse:
-        return op.RaftConfigurationResponse(
-            servers=[op.RaftServer(address="127.0.0.1:8300", id="i")]
-        )
-
-    async def remove_peer(self, server_id: str, _deadline: float) -> None:
-        if self.refuses:
-            raise ProconsulError("not now")
-        self.removed.append(server_id)
-
-    def health(self) -> OperatorHealthReply:
-        return OperatorHealthReply(healthy=True)
-
-    def log_position(self) -> RaftStats:
-        return RaftStats(last_index=3)
-
-    def call(self, method: str, request: Any, may: Authorizer | None = None) -> Any:
-        endpoint = self.table[method]
-        call = Call(may if may is not None else AllowAll(), None)
-        return asyncio.run(endpoint.handler(request, call))  # type: ignore[arg-type]
-
-
-def _only() -> Authorizer:
-    return _Only()  # type: ignore[return-value]
-
-
-def _register(**fields: Any) -> c.RegisterRequest:
-    given = {"datacenter": "dc1", "node": "ok-node", "address": "10.0.0.1", **fields}
-    return c.RegisterRequest(**given)
-
-
-def _filled() -> _Server:
-    server = _Server()
-    for node in ("ok-node", "other"):
-        for name in ("ok-web", "db"):
-            check = c.HealthCheck(
-                check_id=f"{name}-up", name="up", status=c.PASSING, service_id=name
-            )
-            service = c.NodeService(id=name, service=name, port=80, tags=["v1"])
-            server.call(
-                "Catalog.Register",
-                _register(node=node, service=service, check=check, node_meta={"zone": node}),
-            )
-    return server
 
 
 @pytest.mark.parametrize(
@@ -174,19 +53,19 @@ def _filled() -> _Server:
     ],
 )
 def test_registrations_that_make_no_sense(fields: dict[str, Any], text: str) -> None:
-    server = _Server()
+    server = ServerInMemory()
     with pytest.raises(ProconsulError, match=text):
-        server.call("Catalog.Register", _register(**fields))
+        server.call("Catalog.Register", registration(**fields))
 
 
 def test_registrations_are_completed() -> None:
-    server = _Server()
+    server = ServerInMemory()
     definition = c.HealthCheckDefinition(tcp="x:1", interval_ns=1)
     checks = [c.HealthCheck(name="n", definition=definition), c.HealthCheck(check_id="m", type="x")]
     service = c.NodeService(service="web")
     server.call(
         "Catalog.Register",
-        _register(id=NODE_ID, service=service, checks=checks, check=c.HealthCheck(name="last")),
+        registration(id=NODE_ID, service=service, checks=checks, check=c.HealthCheck(name="last")),
     )
     found = server.call("Health.NodeChecks", o.NodeSpecificRequest(node="ok-node"))
     rows = {k.check_id: (k.node, k.type) for k in found.health_checks}
@@ -230,26 +109,28 @@ def test_types_of_checks_registered_by_definition(definition: dict[str, Any], ki
     ],
 )
 def test_registrations_need_write_rights(fields: dict[str, Any]) -> None:
-    server = _Server()
+    server = ServerInMemory()
     with pytest.raises(PermissionDeniedError):
-        server.call("Catalog.Register", _register(**fields), _only())
+        server.call("Catalog.Register", registration(**fields), only_ok())
     allowed = c.NodeService(service="ok-web")
-    server.call("Catalog.Register", _register(service=allowed), _only())
-    server.call("Catalog.Register", _register(service=c.NodeService(service="consul")), _only())
+    server.call("Catalog.Register", registration(service=allowed), only_ok())
+    server.call(
+        "Catalog.Register", registration(service=c.NodeService(service="consul")), only_ok()
+    )
 
 
 def test_deregistrations() -> None:
-    server = _filled()
+    server = filled()
     with pytest.raises(RequestError, match="Must provide node"):
         server.call("Catalog.Deregister", c.DeregisterRequest())
     with pytest.raises(PermissionDeniedError):
-        server.call("Catalog.Deregister", c.DeregisterRequest(node="other"), _only())
-    server.call("Catalog.Deregister", c.DeregisterRequest(node="ok-node"), _only())
+        server.call("Catalog.Deregister", c.DeregisterRequest(node="other"), only_ok())
+    server.call("Catalog.Deregister", c.DeregisterRequest(node="ok-node"), only_ok())
     assert server.store.catalog.node("ok-node").value is None
 
 
 def test_answers_show_only_what_may_be_read() -> None:
-    server, may = _filled(), _only()
+    server, may = filled(), only_ok()
     dc, web = o.DCSpecificRequest(), o.ServiceSpecificRequest(service_name="ok-web")
     db, node = o.ServiceSpecificRequest(service_name="db"), o.NodeSpecificRequest(node="ok-node")
     other = o.NodeSpecificRequest(node="other")
@@ -289,7 +170,7 @@ def test_answers_show_only_what_may_be_read() -> None:
 
 
 def test_queries_are_narrowed_down() -> None:
-    server = _filled()
+    server = filled()
     zone = {"zone": "other"}
     web = o.ServiceSpecificRequest(service_name="ok-web", node_meta_filters=zone)
     assert [r.node.node for r in server.call("Health.ServiceNodes", web).nodes] == ["other"]
@@ -331,11 +212,11 @@ def test_queries_are_narrowed_down() -> None:
 )
 def test_questions_that_make_no_sense(method: str, request_: Any, text: str) -> None:
     with pytest.raises(ProconsulError, match=text):
-        _Server().call(method, request_)
+        ServerInMemory().call(method, request_)
 
 
 def test_keys() -> None:
-    server, may = _Server(), _only()
+    server, may = ServerInMemory(), only_ok()
 
     def put(op_: str, key: str, may: Authorizer | None = None, **entry: Any) -> bool:
         request = kv.KVSRequest(op=op_, dir_ent=kv.DirEntry.of(key, b"v", **entry))
@@ -361,143 +242,3 @@ def test_keys() -> None:
     assert server.call("KVS.Get", consistent).entries is None
     assert server.consistent == 1
     assert server.metrics.counter("consul.rpc.query") > 0
-
-
-def test_coordinates_are_gathered_and_written_in_batches(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(internal, "COORDINATE_BATCH", 2)
-    monkeypatch.setattr(internal, "COORDINATE_BATCHES_MAX", 2)
-    server, good = _Server(), co.Coordinate([0.0] * 8, 1.5, 0.0, 1e-5)
-    for bad, text in ((None, "invalid"), (co.Coordinate([float("nan")] * 8), "invalid"),
-                      (co.Coordinate([0.0]), "incompatible")):  # fmt: skip
-        with pytest.raises(RequestError, match=f"{text} coordinate"):
-            server.call("Coordinate.Update", co.CoordinateUpdateRequest(node="n", coord=bad))
-    with pytest.raises(PermissionDeniedError):
-        server.call("Coordinate.Update", co.CoordinateUpdateRequest(node="n", coord=good), _only())
-    for number in range(6):
-        name = f"ok-{number}"
-        server.call("Catalog.Register", _register(node=name))
-        assert server.call(
-            "Coordinate.Update", co.CoordinateUpdateRequest(node=name, coord=good)
-        ) == Empty()  # fmt: skip
-
-    async def flush(until: Callable[[], bool]) -> None:
-        flushing = asyncio.get_running_loop().create_task(server.coordinates.flush_forever(0.001))
-        while not until():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
-        flushing.cancel()
-        await asyncio.wait([flushing])
-
-    def stored() -> list[str]:
-        rows = server.call("Coordinate.ListNodes", o.DCSpecificRequest()).coordinates
-        return [r.node for r in rows]
-
-    asyncio.run(flush(lambda: server.store.coordinates.all().value != []))
-    assert stored() == ["ok-0", "ok-1", "ok-2", "ok-3"]  # what is too much waits for the next
-    own = server.call("Coordinate.Node", o.NodeSpecificRequest(node="ok-1"))
-    assert own.coordinates[0].coord == good
-    server.refuses = 1
-    server.call("Coordinate.Update", co.CoordinateUpdateRequest(node="ok-4", coord=good))
-    asyncio.run(flush(lambda: server.refuses == 0))
-    server.call("Coordinate.Update", co.CoordinateUpdateRequest(node="ok-5", coord=good))
-    asyncio.run(flush(lambda: len(server.store.coordinates.all().value) == 5))
-    assert stored()[-1] == "ok-5"
-
-
-def test_federation_states_and_roots() -> None:
-    server = _Server()
-    gateway = c.CheckServiceNode(
-        c.Node(node="ok-node"), c.NodeService(service="ok-gw", kind=c.MESH_GATEWAY), []
-    )
-    hidden = c.CheckServiceNode(c.Node(node="other"), c.NodeService(service="gw"), [])
-    for name, rows in (("dc1", [gateway, hidden]), ("dc2", [hidden])):
-        state = f.FederationState(datacenter=name, mesh_gateways=rows)
-        request = f.FederationStateRequest(op=f.FEDERATION_UPSERT, state=state)
-        with pytest.raises(PermissionDeniedError):
-            server.call("FederationState.Apply", request, _only())
-        assert server.call("FederationState.Apply", request) is True
-    got = server.call("FederationState.Get", f.FederationStateQuery(datacenter="dc1")).state
-    assert got.raw_updated_at == f.raw_time(1_600_000_000_000_000_000)
-    listed = server.call("FederationState.List", o.DCSpecificRequest()).states
-    assert [s.datacenter for s in listed] == ["dc1", "dc2"]
-    gateways = server.call("FederationState.ListMeshGateways", o.DCSpecificRequest(), _only())
-    assert {d: [r.node.node for r in rows] for d, rows in gateways.datacenter_nodes.items()} == {
-        "dc1": ["ok-node"]
-    }
-    server.call(
-        "FederationState.Apply",
-        f.FederationStateRequest(op=f.FEDERATION_DELETE, state=f.FederationState(datacenter="dc2")),
-    )
-    assert len(server.call("FederationState.List", o.DCSpecificRequest()).states) == 1
-
-    roots = server.call("ConnectCA.Roots", o.DCSpecificRequest())
-    assert (roots.trust_domain, roots.active_root_id, roots.roots) == ("", "", [])
-    config = ca.CAConfiguration(cluster_id="abc", provider="consul")
-    row = ca.CARoot(id="r", active=True, signing_key="secret", signing_cert="x", root_cert="pem")
-    for request in (
-        ca.CARequest(op=ca.CA_SET_CONFIG, config=config),
-        ca.CARequest(op=ca.CA_SET_ROOTS, index=server.store.connect.roots_index, roots=[row]),
-    ):
-        asyncio.run(server.apply(MessageType.CONNECT_CA, request))
-    roots = server.call("ConnectCA.Roots", o.DCSpecificRequest())
-    assert (roots.trust_domain, roots.active_root_id) == ("abc.consul", "r")
-    assert (roots.roots[0].signing_key, roots.roots[0].signing_cert) == ("", "")
-
-
-def test_peers_are_removed_by_address_or_id() -> None:
-    server = _Server()
-    by_id = op.RaftRemovePeerRequest(id="i")
-    assert server.call("Operator.RaftRemovePeerByID", by_id) == Empty()
-    by_address = op.RaftRemovePeerRequest(address="127.0.0.1:8300")
-    assert server.call("Operator.RaftRemovePeerByAddress", by_address) == Empty()
-    assert server.removed == ["i", "i"]
-    absent = op.RaftRemovePeerRequest(address="1.2.3.4:1", id="x")
-    for what, name in (("address", "Address"), ("id", "ID")):
-        with pytest.raises(RequestError, match=f'{what} ".*" was not found in the Raft config'):
-            server.call(f"Operator.RaftRemovePeerBy{name}", absent)
-    server.refuses = 1
-    with pytest.raises(ProconsulError, match="not now"):
-        server.call("Operator.RaftRemovePeerByID", by_id)
-
-
-def test_autopilot_is_configured() -> None:
-    server = _Server()
-    dc = o.DCSpecificRequest()
-    with pytest.raises(RequestError, match="autopilot config not initialized yet"):
-        server.call("Operator.AutopilotGetConfiguration", dc)
-    write = op.AutopilotSetConfigRequest(config=op.DEFAULT_AUTOPILOT)
-    assert server.call("Operator.AutopilotSetConfiguration", write) is False  # no CAS, no answer
-    assert server.call("Operator.AutopilotGetConfiguration", dc).max_trailing_logs == 250
-    stale = op.AutopilotSetConfigRequest(config=op.AutopilotConfig(modify_index=1), cas=True)
-    assert server.call("Operator.AutopilotSetConfiguration", stale) is False
-    fresh = op.AutopilotSetConfigRequest(config=op.AutopilotConfig(modify_index=11), cas=True)
-    assert server.call("Operator.AutopilotSetConfiguration", fresh) is True
-
-
-@pytest.mark.parametrize(
-    ("method", "request_"),
-    [
-        ("Operator.RaftGetConfiguration", o.DCSpecificRequest()),
-        ("Operator.RaftRemovePeerByAddress", op.RaftRemovePeerRequest()),
-        ("Operator.RaftRemovePeerByID", op.RaftRemovePeerRequest()),
-        ("Operator.AutopilotGetConfiguration", o.DCSpecificRequest()),
-        ("Operator.AutopilotSetConfiguration", op.AutopilotSetConfigRequest()),
-        ("Operator.ServerHealth", o.DCSpecificRequest()),
-    ],
-)
-def test_operators_need_rights(method: str, request_: Any) -> None:
-    with pytest.raises(PermissionDeniedError):
-        _Server().call(method, request_, _only())
-
-
-def test_status_and_operator() -> None:
-    server = _Server()
-    dc = o.DCSpecificRequest()
-    assert server.call("Status.Ping", None) == Empty()
-    assert server.call("Status.Leader", dc) == "127.0.0.1:8300"
-    assert server.call("Status.Peers", dc) == ["127.0.0.1:8300"]
-    assert server.call("Status.RaftStats", None).last_index == 3
-    assert server.call("Operator.RaftGetConfiguration", dc).servers
-    assert server.call("Operator.ServerHealth", dc).healthy
-    assert server.call("Catalog.ListDatacenters", o.DatacentersRequest()) == ["dc1"]
