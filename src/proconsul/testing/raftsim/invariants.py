@@ -131,6 +131,7 @@ class Invariants:
     def _changing(self, server: SimServer, pending: list[int]) -> None:
         commit = self._commit_seen[server.name]
         uncommitted = [index for index in pending if index > commit]
+        _require(bool(uncommitted), f"{server.name} appends below its commit index {commit}")
         _require(
             len(uncommitted) <= 1,
             f"{server.name} changes the members at {uncommitted[-1]} while the change at "
