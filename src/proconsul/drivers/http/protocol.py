@@ -254,12 +254,11 @@ class HttpConnection(asyncio.Protocol):
         limits = self._limits
         spools = self._server.spools
         spooled = spools is not None and spools(request)
-        if request.content_length > self._body_max(spooled=spooled):
-            self._refuse(plain_error(413))
-            return
         admit = self._server.admit
         refusal = admit(request) if admit is not None else None
-        if refusal is None and spooled:
+        if refusal is None and request.content_length > self._body_max(spooled=spooled):
+            refusal = plain_error(413)
+        elif refusal is None and spooled:
             refusal = self._open_spool(request)
         if refusal is not None:
             refusal.close = True

@@ -30,6 +30,7 @@ def serve(body: Callable[[HttpServer, Connect], Awaitable[None]], **limits: Any)
     async def run() -> None:
         server = HttpServer(
             handle,
+            admit=lambda request: Response(405) if request.method == "POST" else None,
             spools=lambda request: request.target == b"/spool",
             limits=HttpLimits(**limits),
         )
@@ -101,6 +102,18 @@ def test_a_spooled_body_is_bounded_by_a_limit_of_its_own() -> None:
         assert (await response(reader))[0] == 413
 
     serve(body, body_bytes_max=1000, spooled_bytes_max=3_000_000)
+
+
+def test_what_is_not_admitted_is_not_kept_however_large() -> None:
+    async def body(server: HttpServer, connect: Connect) -> None:
+        for target in (b"/spool", b"/other"):
+            reader, writer = await connect()
+            writer.write(b"POST %b HTTP/1.1\r\nContent-Length: 10000000000000\r\n\r\n" % target)
+            writer.write(bytes(2_000_000))
+            assert await response(reader) == (405, b"")
+            assert server.kept._open == 0
+
+    serve(body)
 
 
 def test_only_a_few_are_received_at_once() -> None:
