@@ -357,7 +357,7 @@ async def _to_the_end(call: Callable[[], T], undo: Callable[[T], None] | None = 
     while not future.done():
         try:
             await asyncio.wait([future])
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # noqa: ASYNC103 - raised below
             cancelled = True
     result = future.result()
     if cancelled:
