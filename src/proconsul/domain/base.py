@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgpack
 import msgspec
@@ -25,6 +25,9 @@ from proconsul.util.naming import go_name
 from proconsul.wire.msgpack import unpack
 
 T = TypeVar("T")
+
+Uint64 = Annotated[int, msgspec.Meta(ge=0)]
+"""Go refuses a negative number here, and where it stands in the log it stops Consul's servers."""
 
 NIL = Raw(b"\xc0")
 """A nil byte field."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import field
 
-from proconsul.domain.base import GoStruct
+from proconsul.domain.base import GoStruct, Uint64
 from proconsul.domain.options import QueryMeta, WriteRequest
 
 META_WAN_FEDERATION = "consul-wan-federation"
@@ -42,8 +42,8 @@ class Node(GoStruct, frozen=True, gc=False):
     datacenter: str = ""
     tagged_addresses: dict[str, str] | None = None
     meta: dict[str, str] | None = None
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
     def is_same(self, other: Node) -> bool:
         return (
@@ -165,8 +165,8 @@ class NodeService(GoStruct, frozen=True, gc=False):
     proxy: ConnectProxyConfig = ConnectProxyConfig()
     connect: ServiceConnect = ServiceConnect()
     locally_registered_as_sidecar: bool = False
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
     def is_same(self, other: NodeService) -> bool:
         return (
@@ -219,8 +219,8 @@ class ServiceNode(GoStruct, frozen=True, gc=False):
     service_enable_tag_override: bool = False
     service_proxy: ConnectProxyConfig = ConnectProxyConfig()
     service_connect: ServiceConnect = ServiceConnect()
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
 
 class HealthCheckDefinition(GoStruct, frozen=True, gc=False):
@@ -276,8 +276,8 @@ class HealthCheck(GoStruct, frozen=True, gc=False):
     service_tags: list[str] | None = None
     type: str = ""
     definition: HealthCheckDefinition = HealthCheckDefinition()
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
     def is_same(self, other: HealthCheck) -> bool:
         return (
@@ -368,8 +368,8 @@ class RegisterRequest(WriteRequest, frozen=True, gc=False):
     check: HealthCheck | None = None
     checks: list[HealthCheck] | None = None
     skip_node_update: bool = False
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
     def changes_node(self, node: Node | None) -> bool:
         """Whether applying this would touch the node's own row."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Raw, field
 
-from proconsul.domain.base import GoStruct
+from proconsul.domain.base import GoStruct, Uint64
 from proconsul.domain.federation import ZERO_TIME
 from proconsul.domain.options import QueryMeta, WriteRequest
 
@@ -24,7 +24,7 @@ class CARoot(GoStruct, frozen=True, gc=False):
 
     id: str = ""
     name: str = ""
-    serial_number: int = 0
+    serial_number: Uint64 = 0
     signing_key_id: str = ""
     external_trust_domain: str = ""
     raw_not_before: Raw = ZERO_TIME
@@ -37,8 +37,8 @@ class CARoot(GoStruct, frozen=True, gc=False):
     raw_rotated_out_at: Raw = ZERO_TIME
     private_key_type: str = ""
     private_key_bits: int = 0
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
 
 class IndexedCARoots(QueryMeta, frozen=True, gc=False):
@@ -55,8 +55,8 @@ class CAConfiguration(GoStruct, frozen=True, gc=False):
     config: dict[str, Any] | None = None
     state: dict[str, str] | None = None
     force_without_cross_signing: bool = False
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
 
 class CAConsulProviderState(GoStruct, frozen=True, gc=False):
@@ -66,8 +66,8 @@ class CAConsulProviderState(GoStruct, frozen=True, gc=False):
     private_key: str = ""
     root_cert: str = ""
     intermediate_cert: str = ""
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
 
 class CARequest(WriteRequest, frozen=True, gc=False):
@@ -101,5 +101,5 @@ class IssuedCert(GoStruct, frozen=True, gc=False):
     agent_uri: str = ""
     raw_valid_after: Raw = ZERO_TIME
     raw_valid_before: Raw = ZERO_TIME
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0

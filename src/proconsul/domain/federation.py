@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from proconsul.domain.base import GoStruct, bytes_of, raw_bytes
+from proconsul.domain.base import GoStruct, Uint64, bytes_of, raw_bytes
 from proconsul.domain.catalog import CheckServiceNode
 from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
 from proconsul.wire.gotime import ZERO_TIME_NS, decode_time, encode_time
@@ -26,9 +26,9 @@ class FederationState(GoStruct, frozen=True, gc=False):
     datacenter: str = ""
     mesh_gateways: list[CheckServiceNode] | None = None
     raw_updated_at: Raw = ZERO_TIME
-    primary_modify_index: int = 0
-    create_index: int = 0
-    modify_index: int = 0
+    primary_modify_index: Uint64 = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
     @property
     def updated_at_ns(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
+from proconsul.domain.base import Uint64
 from proconsul.domain.catalog import (
     ConnectProxyConfig,
     DeregisterRequest,
@@ -121,6 +122,8 @@ def _fields(type_: type) -> dict[str, tuple[str, Any, str]]:
 
 
 def _convert(value: Any, annotation: Any, shown: str, name: str) -> Any:
+    if annotation == Uint64:
+        return _unsigned(value, shown)
     if value is None:
         return _zero(annotation)
     if name.endswith("_ns"):
@@ -184,6 +187,18 @@ def _scalar(value: Any, annotation: Any, shown: str) -> Any:
     elif isinstance(value, annotation):
         return value
     raise _mismatch(value, shown, _go_type(annotation))
+
+
+def _unsigned(value: Any, shown: str) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise _mismatch(value, shown, "uint64")
+    if isinstance(value, float) or not 0 <= value < 1 << 64:
+        raise GoDecodeError(
+            f"json: cannot unmarshal number {value} into Go struct field {shown} of type uint64"
+        )
+    return value
 
 
 def _duration(value: Any) -> int:

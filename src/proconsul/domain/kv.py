@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw, field
 
-from proconsul.domain.base import NIL, GoStruct, bytes_of, raw_bytes
+from proconsul.domain.base import NIL, GoStruct, Uint64, bytes_of, raw_bytes
 from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
 
 KV_SET = "set"
@@ -24,13 +24,13 @@ KV_CHECK_NOT_EXISTS = "check-not-exists"
 class DirEntry(GoStruct, frozen=True, gc=False):
     """One key. `raw_value` is the value as it stands on the wire, `value` its bytes."""
 
-    lock_index: int = 0
+    lock_index: Uint64 = 0
     key: str = ""
-    flags: int = 0
+    flags: Uint64 = 0
     raw_value: Raw = NIL
     session: str = ""
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
     @property
     def value(self) -> bytes:
@@ -86,4 +86,4 @@ class TombstoneRequest(WriteRequest, frozen=True, gc=False):
 
     datacenter: str = ""
     op: str = "reap"
-    reap_index: int = 0
+    reap_index: Uint64 = 0

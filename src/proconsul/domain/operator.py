@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proconsul.domain.base import GoStruct
+from proconsul.domain.base import GoStruct, Uint64
 from proconsul.domain.options import WriteRequest
 
 
@@ -11,14 +11,14 @@ class AutopilotConfig(GoStruct, frozen=True, gc=False):
 
     cleanup_dead_servers: bool = False
     last_contact_threshold_ns: int = 0
-    max_trailing_logs: int = 0
-    min_quorum: int = 0
+    max_trailing_logs: Uint64 = 0
+    min_quorum: Uint64 = 0
     server_stabilization_time_ns: int = 0
     redundancy_zone_tag: str = ""
     disable_upgrade_migration: bool = False
     upgrade_version_tag: str = ""
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
 
 DEFAULT_AUTOPILOT = AutopilotConfig(

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from msgspec import field
 
-from proconsul.domain.base import GoStruct
+from proconsul.domain.base import GoStruct, Uint64
 
 
 class QueryOptions(GoStruct, frozen=True, gc=False):
     """How a read is to be answered. Durations are nanoseconds."""
 
     token: str = ""
-    min_query_index: int = 0
+    min_query_index: Uint64 = 0
     max_query_time_ns: int = 0
     allow_stale: bool = False
     require_consistent: bool = False

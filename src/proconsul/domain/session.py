@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proconsul.domain.base import GoStruct
+from proconsul.domain.base import GoStruct, Uint64
 from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
 
 SESSION_CREATE = "create"
@@ -51,8 +51,8 @@ class Session(GoStruct, frozen=True, gc=False):
     node_checks: list[str] | None = None
     service_checks: list[ServiceCheck] | None = None
     checks: list[str] | None = None
-    create_index: int = 0
-    modify_index: int = 0
+    create_index: Uint64 = 0
+    modify_index: Uint64 = 0
 
     def check_ids(self) -> list[str]:
         """Every check whose failure invalidates the session."""

@@ -87,3 +87,16 @@ def test_go_json() -> None:
     assert to_json([number(one) for one in (1e-05, 1.5e-6, 0.0001, 0.001, -2.5, 0.0)]) == (
         b"[0.00001,0.0000015,0.0001,0.001,-2.5,0]"
     )
+
+
+@pytest.mark.parametrize("flags", [-1, -(1 << 63), "1", 1.5])
+def test_a_number_that_go_s_unsigned_fields_refuse_is_refused(flags: object) -> None:
+    """In the log it would stop Consul's servers."""
+    with pytest.raises(WireError, match="Flags"):
+        decode(msgpack.packb({"DirEnt": {"Key": "k", "Flags": flags}}), KVSRequest)
+
+
+def test_unsigned_fields_hold_64_bits() -> None:
+    entry = decode(msgpack.packb({"Key": "k", "Flags": (1 << 64) - 1}), DirEntry)
+    assert entry.flags == (1 << 64) - 1
+    assert decode(encode(entry), DirEntry) == entry
