@@ -10,7 +10,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from agent_support import THEIRS, AgentProcess, Agents, needs_consul, until
+from agent_support import OURS, THEIRS, AgentProcess, Agents, needs_consul, until
 from quorum_support import Cluster, voters, write_by_its_own, write_something
 
 from proconsul.testing.certs import TestAuthority
@@ -91,3 +91,27 @@ def _remove_and_bring_back(cluster: Cluster) -> None:
     cluster.settled()
     cluster.same_everywhere()
     assert _snapshot_index(gone) > before
+
+
+def test_real_servers_carry_on_a_mesh_ca_of_ours(tmp_path: Path) -> None:
+    """A real leader that misses the CA's key where it looks for it makes another, and gives up."""
+    agents = Agents(tmp_path)
+    try:
+        quick = {
+            "connect": {"enabled": True}, "performance": {"raft_multiplier": 1},
+            "autopilot": {"server_stabilization_time": "200ms"}, "retry_interval": "1s",
+        }  # fmt: skip
+        ours = agents.server(OURS, "s0", **quick)
+        root = until(lambda: ours.get("/v1/connect/ca/roots")["ActiveRootID"])
+        theirs = [
+            agents.make(THEIRS, name, server=True, retry_join=[ours.address], **quick).start()
+            for name in ("s1", "s2")
+        ]
+        until(lambda: voters(ours) == {"s0", "s1", "s2"}, 60)
+        ours.stop()
+        for server in theirs:
+            # Answered by a leader that has established itself, and by no other
+            until(lambda s=server: s.ask("GET", "/v1/kv/x?consistent")[0] == 404, 40)
+            assert server.get("/v1/connect/ca/roots")["ActiveRootID"] == root
+    finally:
+        agents.close()

@@ -6,6 +6,7 @@ Without roots no gateway could be configured, since service traffic is named by 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import secrets
 import uuid
@@ -63,7 +64,7 @@ async def initialize_primary(store: Store, datacenter: str, apply: Apply) -> Non
         datetime.now(UTC),
     )
     provider = ca.CAConsulProviderState(
-        id=root.signing_key_id, private_key=root.key_pem, root_cert=root.certificate_pem
+        id=provider_id(config), private_key=root.key_pem, root_cert=root.certificate_pem
     )
     await apply(
         MessageType.CONNECT_CA,
@@ -84,6 +85,20 @@ async def initialize_primary(store: Store, datacenter: str, apply: Apply) -> Non
     )
     await _set_roots(store, datacenter, apply, [row])
     log.info("initialized primary datacenter CA with provider %r", PROVIDER)
+
+
+def provider_id(config: ca.CAConfiguration) -> str:
+    """Under which id a real leader of the primary looks for key and root of this configuration.
+
+    What is not found there it makes anew, and then refuses to lead: the root would be another one.
+    """
+
+    def given(name: str) -> str:
+        value = (config.config or {}).get(name, "")
+        return value.decode() if isinstance(value, bytes) else str(value)
+
+    what = f"{given('PrivateKey')},{given('RootCert')},true"
+    return hashlib.sha256(what.encode()).digest().hex(":")
 
 
 async def follow_primary(
