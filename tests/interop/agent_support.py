@@ -237,6 +237,8 @@ def both_alone(path: Path) -> Iterator[tuple[AgentProcess, AgentProcess]]:
             agent.start("-dev")
         for agent in pair:
             ready(agent)
+            # The agent itself brings its node into the catalog, its leader that check
+            until(lambda agent=agent: "serfHealth" in str(agent.get("/v1/health/node/vm")))
         yield pair
     finally:
         agents.close()

@@ -287,6 +287,7 @@ HARMLESS = (
     "i/o timeout", "no known leader", "Error pushing", "shutting down", "server is dead",
     "Got a ping", "couldn't join", "Join cluster failed", "failed to get conn", "other probes failed",
     "Failed to re-join any", "has failed, no acks", "socket connection failed",
+    "stream closed", "use of closed network connection",
 )  # fmt: skip
 
 
