@@ -42,6 +42,13 @@ class Requires(Enum):
     SESSION_READ = "session:read, by filtering"
     SESSION_WRITE = "session:write"
     EVENT_WRITE = "event:write"
+    ACL_READ = "acl:read"
+    ACL_WRITE = "acl:write"
+    INTENTION_READ = "intentions:read of source or destination, by filtering"
+    INTENTION_WRITE = "intentions:write of the destination"
+    KEYRING = "keyring:read or keyring:write"
+    QUERY_READ = "query:read, by filtering"
+    QUERY_WRITE = "query:write"
 
 
 class UnknownMethod(ProconsulError):

@@ -1,0 +1,1 @@
+"""The signatures of RPCs by subject; `rpc.methods` puts them together."""
