@@ -19,7 +19,7 @@ from proconsul.domain.catalog import CheckServiceNode
 from proconsul.domain.federation import FederationState
 from proconsul.drivers.scope import TaskScope
 from proconsul.federation.locator import Gateway, GatewayLocator, Source, addresses
-from proconsul.federation.replication import ReplicationStatus
+from proconsul.federation.replicator import ReplicationStatus
 from proconsul.federation.status_causes import (
     Cause,
     Failure,

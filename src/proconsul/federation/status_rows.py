@@ -9,7 +9,7 @@ from typing import Any
 from proconsul.domain.catalog import CRITICAL, META_WAN_FEDERATION, CheckServiceNode
 from proconsul.domain.federation import FederationState
 from proconsul.federation.locator import Gateway, usable
-from proconsul.federation.replication import ReplicationStatus
+from proconsul.federation.replicator import ReplicationStatus
 from proconsul.federation.status_causes import Cause, failure_of
 from proconsul.util.errors import ProconsulError
 

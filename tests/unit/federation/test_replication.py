@@ -20,7 +20,7 @@ from proconsul.domain.federation import (
     FederationStateRequest,
     IndexedFederationStates,
 )
-from proconsul.federation import rate, replication
+from proconsul.federation import rate
 from proconsul.federation.anti_entropy import (
     FederationStateAntiEntropy,
     comparable,
@@ -29,11 +29,13 @@ from proconsul.federation.anti_entropy import (
 )
 from proconsul.federation.locator import GatewayLocator
 from proconsul.federation.rate import Backoff, RateLimiter, Signal
-from proconsul.federation.replication import FederationStateReplicator, diff
+from proconsul.federation.replication import diff, federation_state_replicator
+from proconsul.federation.replicator import Pace, Replicator
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
 
 LOCAL = ("10.2.0.1", 8443)
+QUICK = Pace(rounds_per_s=1000.0, applies_per_s=1000.0)
 
 
 @dataclass
@@ -102,8 +104,6 @@ class FakeServer:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate, "RETRY_S_MIN", 0.002)
     monkeypatch.setattr(rate, "RETRY_S_MAX", 0.01)
-    monkeypatch.setattr(replication, "ROUNDS_PER_S", 1000.0)
-    monkeypatch.setattr(replication, "APPLIES_PER_S", 1000.0)
 
 
 # -- the difference ------------------------------------------------------------------------------
@@ -161,13 +161,13 @@ def test_applying_the_difference_makes_equal(
 # -- the loop ------------------------------------------------------------------------------------
 
 
-def replicate(server: FakeServer, test: Callable[[FederationStateReplicator], Any]) -> Any:
+def replicate(server: FakeServer, test: Callable[[Replicator], Any]) -> Any:
     """Run the loop beside `test`."""
 
     async def main() -> None:
         locator = GatewayLocator("dc2", "dc1", random.Random(1))
         locator.set_leader(True)
-        it = FederationStateReplicator(server, locator, Metrics(), lambda: 1234.0)
+        it = federation_state_replicator(server, locator, Metrics(), lambda: 1234.0, QUICK)
         it.locator = locator  # type: ignore[attr-defined]
         task = asyncio.create_task(it.run())
         try:
@@ -184,7 +184,7 @@ def replicate(server: FakeServer, test: Callable[[FederationStateReplicator], An
 def test_upserts_deletions_and_the_index() -> None:
     server = FakeServer(own={"dc9": state("dc9")})
 
-    async def test(it: FederationStateReplicator) -> None:
+    async def test(it: Replicator) -> None:
         server.primary_has(5, state("dc1", gateway_node(LOCAL), index=5), state("dc2", index=3))
         await until(lambda: it.status.remote_index == 5)
         assert server.applied == [("delete", "dc9"), ("upsert", "dc1"), ("upsert", "dc2")]
@@ -203,7 +203,7 @@ def test_upserts_deletions_and_the_index() -> None:
 def test_an_index_that_moves_backwards_forces_a_full_sync() -> None:
     server = FakeServer()
 
-    async def test(it: FederationStateReplicator) -> None:
+    async def test(it: Replicator) -> None:
         server.primary_has(50, state("dc1", gateway_node(LOCAL), index=50))
         await until(lambda: it.status.remote_index == 50)
         server.primary_has(4, state("dc1", index=3), state("dc3", index=4))
@@ -217,7 +217,7 @@ def test_an_index_that_moves_backwards_forces_a_full_sync() -> None:
 def test_failures_count_and_reach_the_locator() -> None:
     server = FakeServer(error=ProconsulError("no way"))
 
-    async def test(it: FederationStateReplicator) -> None:
+    async def test(it: Replicator) -> None:
         locator: GatewayLocator = it.locator  # type: ignore[attr-defined]
         locator.update([], [gateway_node(LOCAL)])
         await until(lambda: it.status.failures_in_a_row >= 3)
@@ -237,7 +237,7 @@ def test_failures_count_and_reach_the_locator() -> None:
 def test_a_failed_commit_is_no_fault_of_the_gateways() -> None:
     server = FakeServer(apply_error=ProconsulError("not leader"))
 
-    async def test(it: FederationStateReplicator) -> None:
+    async def test(it: Replicator) -> None:
         locator: GatewayLocator = it.locator  # type: ignore[attr-defined]
         locator.update([], [gateway_node(LOCAL)])
         server.primary_has(2, state("dc1", index=2))

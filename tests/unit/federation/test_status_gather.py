@@ -29,7 +29,7 @@ from proconsul.federation import status_probe
 from proconsul.federation.dialer import FederationDialer
 from proconsul.federation.gateway_connect import GatewayConnect, GatewayTraffic
 from proconsul.federation.locator import GatewayLocator
-from proconsul.federation.replication import ReplicationStatus
+from proconsul.federation.replicator import ReplicationStatus
 from proconsul.federation.status import WanServer, gather
 from proconsul.interfaces.cli.federation_status import render
 from proconsul.rpc.connection import RpcClientStream

@@ -26,7 +26,8 @@ from proconsul.drivers.raft.transport import Transport as RaftTransport
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.tls_config import TlsContexts
 from proconsul.federation.rate import Signal
-from proconsul.federation.replication import FederationStateReplicator
+from proconsul.federation.replication import federation_state_replicator
+from proconsul.federation.replicator import Replicator
 from proconsul.rpc.blocking import BlockingLimits
 from proconsul.rpc.dialer import Destination, Purpose
 from proconsul.rpc.direct_dialer import DirectDialer
@@ -125,10 +126,10 @@ class Server(ServerAnswers):
             self.rng,
         )
         self.federation_server = ServerFederation(self)
-        self.replicator: FederationStateReplicator | None = None
+        self.replicator: Replicator | None = None
         if not identity.is_primary:
             locator = self.federation.locator if self.federation else None
-            self.replicator = FederationStateReplicator(
+            self.replicator = federation_state_replicator(
                 self.federation_server, locator, metrics, time.time
             )
         self._listener = self._rpc_listener()

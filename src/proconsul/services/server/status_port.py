@@ -11,7 +11,7 @@ from proconsul.domain.federation import FederationState
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.federation.gateway_connect import GatewayConnect, GatewayTraffic
 from proconsul.federation.locator import GatewayLocator
-from proconsul.federation.replication import ReplicationStatus
+from proconsul.federation.replicator import ReplicationStatus
 from proconsul.federation.status import WanServer, gather
 from proconsul.federation.status_probe import TlsConnect
 from proconsul.rpc.dialer import Dialer
