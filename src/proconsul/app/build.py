@@ -13,6 +13,7 @@ from proconsul.core.gossip.memberlist import MemberlistConfig
 from proconsul.core.gossip.memberlist.config import consul_lan_config, consul_wan_config
 from proconsul.core.raft.types import Config as RaftConfig
 from proconsul.domain.operator import AutopilotConfig
+from proconsul.drivers.gossip import keyring_file
 from proconsul.drivers.tls_config import TlsConfig
 from proconsul.services.agent.config import AgentSettings, ClientConfig
 from proconsul.services.server.config import GossipSettings, Identity, ServerConfig
@@ -72,9 +73,8 @@ def https_context(tls: Tls) -> ssl.SSLContext:
 
 
 def _memberlist(
-    base: MemberlistConfig, tuning: GossipTuning, config: AgentConfig
+    base: MemberlistConfig, tuning: GossipTuning, config: AgentConfig, keyring: Keyring | None
 ) -> MemberlistConfig:
-    key = config.encrypt.key
     return dataclasses.replace(
         base,
         gossip_interval_s=tuning.gossip_interval_s,
@@ -83,18 +83,30 @@ def _memberlist(
         probe_timeout_s=tuning.probe_timeout_s,
         suspicion_mult=tuning.suspicion_mult,
         retransmit_mult=tuning.retransmit_mult,
-        keyring=Keyring(key) if key is not None else None,
+        keyring=keyring,
         verify_incoming=config.encrypt.verify_incoming,
         verify_outgoing=config.encrypt.verify_outgoing,
     )
+
+
+def _keyring(config: AgentConfig, file: str, pool: str) -> tuple[Keyring | None, Path | None]:
+    """The pool's gossip keys, and where changes of them are kept. Raises `ConfigError`."""
+    key, directory = config.encrypt.key, _data_dir(config)
+    if not config.encrypt.keyring_file or directory is None:
+        return (Keyring(key) if key is not None else None), None
+    path = directory / file
+    keyring = keyring_file.load(path, key, pool)
+    return keyring, path if keyring is not None else None
 
 
 def _lan(config: AgentConfig) -> GossipSettings:
     addresses = config.addresses
     base = consul_lan_config(config.node_name, addresses.serf_lan_advertise)
     base = dataclasses.replace(base, log_name="memberlist.lan", suspects_may_move=True)
+    keyring, file = _keyring(config, keyring_file.LAN_FILE, "LAN")
     return GossipSettings(
-        memberlist=_memberlist(base, config.gossip_lan, config),
+        memberlist=_memberlist(base, config.gossip_lan, config, keyring),
+        keyring_file=file,
         bind=addresses.serf_lan_bind,
         reconnect_timeout_s=config.join_lan.reconnect_timeout_s,
     )
@@ -117,8 +129,10 @@ def _wan(config: AgentConfig) -> GossipSettings | None:
             # Gateways route by name, and the certificate proves it.
             addressed_by_name=lambda node: node.rpartition(".")[2] != own,
         )
+    keyring, file = _keyring(config, keyring_file.WAN_FILE, "WAN")
     return GossipSettings(
-        memberlist=_memberlist(base, config.gossip_wan, config),
+        memberlist=_memberlist(base, config.gossip_wan, config, keyring),
+        keyring_file=file,
         bind=addresses.serf_wan_bind,
         reconnect_timeout_s=config.join_wan.reconnect_timeout_s,
     )

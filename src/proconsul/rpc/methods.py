@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from proconsul.rpc.signatures import acl, core
+from proconsul.rpc.signatures import acl, core, ops
 from proconsul.rpc.signatures.base import Empty
 from proconsul.rpc.signatures.core import RaftStats
 from proconsul.rpc.table import Method
 
 __all__ = ["METHODS", "Empty", "RaftStats"]
 
-METHODS: dict[str, Method] = {method.name: method for method in (*core.SIGNATURES, *acl.SIGNATURES)}
+METHODS: dict[str, Method] = {
+    method.name: method for method in (*core.SIGNATURES, *acl.SIGNATURES, *ops.SIGNATURES)
+}

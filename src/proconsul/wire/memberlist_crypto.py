@@ -72,14 +72,14 @@ class Keyring:
         """Make an installed key the primary."""
         index = self._index(key)
         if index is None:
-            raise ConfigError("requested key is not in the keyring")
+            raise ConfigError("Requested key is not in the keyring")
         self._ring.insert(0, self._ring.pop(index))
 
     def remove(self, key: bytes) -> None:
         """Forget a key that is not the primary; an unknown one is fine."""
         index = self._index(key)
         if index == 0:
-            raise ConfigError("removing the primary key is not allowed")
+            raise ConfigError("Removing the primary key is not allowed")
         if index is not None:
             del self._ring[index]
 

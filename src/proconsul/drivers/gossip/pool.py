@@ -248,9 +248,15 @@ class GossipPool:
         payload: bytes = b"",
         params: QueryParams | None = None,
         on_reply: Callable[[QueryReply], None] | None = None,
+        *,
+        enough: int | None = None,
     ) -> QueryResult:
-        """Ask everyone, and wait until the query's time is up. Raises `SerfError`."""
+        """Ask everyone, and wait until the query's time is up. Raises `SerfError`.
+
+        `enough` answers end it before.
+        """
         result = QueryResult()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def collect(reply: QueryReply) -> None:
             if reply.ack:
@@ -259,9 +265,10 @@ class GossipPool:
                 result.responses[reply.sender] = reply.payload
             if on_reply is not None:
                 on_reply(reply)
+            if len(result.responses) == enough and not done.done():
+                done.set_result(None)
 
         query_id, _ = self._machine().query(name, payload, self._now(), params)
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queries[query_id] = (done, collect)
         try:
             self._run()
@@ -280,6 +287,10 @@ class GossipPool:
     def members(self) -> list[Member]:
         """Everyone that is known, whatever status, this node included."""
         return self._machine().roster.members()
+
+    def alive_count(self) -> int:
+        """Nodes that memberlist believes alive, this one included."""
+        return self._machine().node.alive_count()
 
     def local(self) -> Member:
         """This node."""

@@ -220,6 +220,10 @@ class ServerAnswers:
             stats["serf_wan"] = self.wan.stats()
         return stats
 
+    async def call_datacenter(self, method: str, datacenter: str, request: Any) -> Any:
+        """Ask another datacenter's servers, whatever the request's own datacenter is."""
+        return await self._forwarder.call_datacenter(method, datacenter, request)
+
     async def primary_roots(self, request: DCSpecificRequest) -> IndexedCARoots:
         """`ConnectCA.Roots` of the primary datacenter."""
         primary = self.config.identity.primary_datacenter

@@ -22,6 +22,8 @@ class GossipSettings:
     bind: Address
     reconnect_timeout_s: float = 0.0
     """0 takes serf's default."""
+    keyring_file: Path | None = None
+    """Where changed gossip keys are kept; None keeps them in memory."""
 
 
 @dataclass(frozen=True, slots=True)

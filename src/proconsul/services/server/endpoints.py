@@ -14,11 +14,13 @@ from proconsul.rpc.endpoints import (
     kvs,
     mesh,
     operator,
+    ops,
     session,
     status,
     txn,
 )
 from proconsul.rpc.table import EndpointTable
+from proconsul.services.server.gossip_ops import GossipOps
 
 if TYPE_CHECKING:
     from proconsul.rpc.endpoints.internal import Coordinates
@@ -35,6 +37,7 @@ def endpoint_table(server: Server, coordinates: Coordinates) -> EndpointTable:
             *health.endpoints(server),
             *kvs.endpoints(server),
             *internal.endpoints(server, coordinates),
+            *ops.endpoints(server, GossipOps(server)),
             *federation.endpoints(server, server.unix_ns),
             *mesh.endpoints(server),
             *txn.endpoints(server),

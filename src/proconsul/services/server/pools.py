@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from proconsul.core.gossip.serf import Member, SerfConfig
+from proconsul.drivers.gossip import keyring_file
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.gossip.transport import GossipTransport
 from proconsul.services.server.config import GossipSettings
@@ -31,6 +33,7 @@ def make_pool(
     """A pool that is not started yet. `snapshot` is the file from which it rejoins."""
     if snapshot is not None:
         snapshot.parent.mkdir(parents=True, exist_ok=True)
+    file = settings.keyring_file
     config = SerfConfig(
         node_name=settings.memberlist.name,
         memberlist=settings.memberlist,
@@ -40,5 +43,6 @@ def make_pool(
         reconnect_timeout_s=settings.reconnect_timeout_s or SERF_RECONNECT_S,
         rejoin_after_leave=rejoin_after_leave,
         merge=merge,
+        save_keyring=partial(keyring_file.save, file) if file is not None else None,
     )
     return GossipPool(config, transport, on_event=on_event, snapshot_path=snapshot, metrics=metrics)

@@ -22,6 +22,10 @@ ReconnectTimeoutOverride = Callable[[Member, float], float]
 """(failed member, configured timeout) -> seconds after which it is forgotten."""
 
 
+SaveKeyring = Callable[[Sequence[bytes]], None]
+"""Keeps the gossip keys, the primary first, for the next start. Raises `ProconsulError`."""
+
+
 class SerfError(ProconsulError):
     """A request to serf that cannot be served: wrong state, too large, unknown node."""
 
@@ -66,6 +70,8 @@ class SerfConfig:
 
     merge: MergeHook | None = None
     reconnect_timeout_override: ReconnectTimeoutOverride | None = None
+    save_keyring: SaveKeyring | None = None
+    """Called before a key query is answered; None keeps keys in memory only."""
 
     def __post_init__(self) -> None:
         if not PROTOCOL_MIN <= self.protocol_version <= PROTOCOL_MAX:

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from proconsul.core.gossip.serf.config import SerfError
 from proconsul.core.gossip.serf.context import Context
 from proconsul.core.gossip.serf.events import QueryEvent
 from proconsul.core.gossip.serf.queries import Queries
@@ -66,14 +67,17 @@ class InternalQueries:
         if keyring is None:
             self._answer(event, wire.KeyResponse(False, _NO_KEYRING))
             return
-        self._context.log.info("received %s query", operation)
+        self._context.log.info("Received %s query", operation)
         change = {"install-key": keyring.add, "use-key": keyring.use}.get(operation, keyring.remove)
         try:
             change(decode_key_request(event.payload))
+            if (save := self._context.config.save_keyring) is not None:
+                save(keyring.keys)
         except WireError as error:
             self._context.log.error("malformed key request: %s", error)
             self._answer(event, wire.KeyResponse(False))
         except (ProconsulError, ValueError) as error:
+            self._context.log.error("failed to %s: %s", operation, error)
             self._answer(event, wire.KeyResponse(False, str(error)))
         else:
             self._answer(event, wire.KeyResponse(True))
@@ -83,6 +87,7 @@ class InternalQueries:
             message = "Keyring is empty (encryption not enabled)"
             self._answer(event, wire.KeyResponse(False, message))
             return
+        self._context.log.info("Received list-keys query")
         keys = tuple(b64encode(key).decode() for key in self._keyring.keys)
         response = wire.KeyResponse(True, "", keys, keys[0])
         for count in range(len(keys) - 1, -1, -1):
@@ -93,7 +98,12 @@ class InternalQueries:
                 keys=keys[:count],
                 message=f"truncated key list response, showing first {count} of {len(keys)} keys",
             )
+        if response.message:
+            self._context.log.warning("%s", response.message)
         self._answer(event, response)
 
     def _answer(self, event: QueryEvent, response: wire.KeyResponse) -> None:
-        self._queries.respond(event, wire.encode_key_response(response))
+        try:
+            self._queries.respond(event, wire.encode_key_response(response))
+        except SerfError as error:
+            self._context.log.error("failed to respond to key query: %s", error)
