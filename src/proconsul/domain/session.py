@@ -15,7 +15,7 @@ _ID_LENGTH, _ID_HYPHENS = 36, 4
 _HEX = frozenset("0123456789abcdefABCDEF")
 
 
-def id_problem(session_id: str) -> str:
+def id_problem(session_id: str, lookup: str = "failed session lookup") -> str:
     """What Consul complains of in an id that is no UUID; empty for one that is."""
     size = len(session_id.encode("utf-8", "surrogateescape"))
     hyphens = session_id.count("-")
@@ -31,7 +31,7 @@ def id_problem(session_id: str) -> str:
             if char != "-" and char not in _HEX:
                 problem = f"Invalid UUID: encoding/hex: invalid byte: U+{ord(char):04X} '{char}'"
                 break
-    return f"failed session lookup: index error: {problem}" if problem else ""
+    return f"{lookup}: index error: {problem}" if problem else ""
 
 
 class ServiceCheck(GoStruct, frozen=True, gc=False):

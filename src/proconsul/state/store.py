@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from proconsul.domain.operator import AutopilotConfig, AutopilotSetConfigRequest
 from proconsul.domain.txn import TxnError, TxnOp, TxnResult
 from proconsul.state import txn
+from proconsul.state.acl_queries import AclQueries
 from proconsul.state.catalog_queries import CatalogQueries
 from proconsul.state.connect import ConnectQueries
 from proconsul.state.coordinates import CoordinateQueries
@@ -45,6 +46,7 @@ class Store:
         self.coordinates = CoordinateQueries(tables, watches)
         self.sessions = SessionQueries(tables, watches)
         self.mesh = MeshQueries(tables, watches)
+        self.acl = AclQueries(tables, watches)
 
     def _current(self) -> Tables:
         return self._tables
