@@ -82,7 +82,7 @@ class Load:
                 if leader is None:
                     raise OSError(f"they speak of {said}")
                 for host in servers:
-                    if host.datacenter.software is Software.PROCONSUL:
+                    if host.software is Software.PROCONSUL:
                         await self._read(host, "settled")
                 return leader
             except (OSError, RefusedError) as error:

@@ -37,7 +37,7 @@ def spec_of(*software: Software) -> WorldSpec:
 
 
 def server_of(world: World, software: Software) -> Host:
-    return next(s for s in world.servers() if s.datacenter.software is software)
+    return next(s for s in world.servers() if s.software is software)
 
 
 def command(world: World, host: Host, software: Software, *argv: str) -> str:
@@ -97,7 +97,7 @@ def misunderstandings(world: World) -> list[str]:
 
 
 def _real(world: World) -> list[Host]:
-    return [host for host in world.hosts if host.datacenter.software is THEIRS]
+    return [host for host in world.hosts if host.software is THEIRS]
 
 
 def _log(world: World, host: Host, offset: int = 0) -> str:

@@ -258,7 +258,7 @@ def test_leaves_of_either_datacenter_chain_to_the_primarys_root(world: World) ->
 @pytest.mark.parametrize("software", [OURS, THEIRS], ids=["ours", "theirs"])
 def test_killed_and_restarted(world: World, software: Any, role: str) -> None:
     hosts = world.servers() if role == "server" else world.gateways()
-    host = next(h for h in hosts if h.datacenter.software is software)
+    host = next(h for h in hosts if h.software is software)
     world.kill_host(host)
     time.sleep(1.0)
     world.start_host(host)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from proconsul.app.worlds.network import HostPorts
 from proconsul.app.worlds.pki import Pki
-from proconsul.app.worlds.spec import GATEWAY_PORT, Host, WorldSpec
+from proconsul.app.worlds.spec import GATEWAY_PORT, AclSpec, Host, WorldSpec
 
 
 def agent_config(
@@ -48,26 +48,47 @@ def agent_config(
         if host.number <= host.datacenter.servers:
             # Who comes later joins a Raft that is there
             config["bootstrap_expect"] = host.datacenter.servers
+    if spec.acl is not None:
+        config["acl"] = _acl(spec.acl, host)
     return {**config, **spec.agent_config, **host.datacenter.agent_config}
 
 
 def _server(spec: WorldSpec, host: Host, hosts: Sequence[Host]) -> Mapping[str, object]:
     federated = len(spec.datacenters) > 1
+    gateways = federated and host.datacenter.gateways > 0
     config: dict[str, object] = {
         "advertise_addr_wan": host.wan,
-        "connect": {"enabled": True, "enable_mesh_gateway_wan_federation": federated},
+        "connect": {"enabled": True, "enable_mesh_gateway_wan_federation": gateways},
         "performance": {"raft_multiplier": 1},
     }
-    if not host.is_primary:
+    if federated and not gateways:
+        others = [h.wan for h in hosts if h.is_server and h.dc_number != host.dc_number]
+        config |= {"retry_join_wan": others, "retry_interval_wan": "1s"}
+    elif not host.is_primary:
         config["primary_gateways"] = primary_gateways(spec, hosts)
     return config
+
+
+def _acl(acl: AclSpec, host: Host) -> Mapping[str, object]:
+    tokens = {"agent": acl.agent}
+    if host.is_server:
+        tokens["replication"] = acl.replication
+        if host.is_primary:
+            tokens["master"] = acl.master
+    return {
+        "enabled": True,
+        "default_policy": "deny",
+        "down_policy": "extend-cache",
+        "enable_token_replication": host.is_server,
+        "tokens": tokens,
+    }
 
 
 def primary_gateways(spec: WorldSpec, hosts: Sequence[Host]) -> list[str]:
     """How the servers of secondaries are told of the primary's gateways."""
     if spec.primary_gateway_name:
         return [f"{spec.primary_gateway_name}:{GATEWAY_PORT}"]
-    return [f"{h.wan}:{GATEWAY_PORT}" for h in hosts if h.is_primary and not h.is_server]
+    return [f"{h.wan}:{GATEWAY_PORT}" for h in hosts if h.is_primary and h.is_gateway]
 
 
 def write_config(path: Path, config: Mapping[str, object]) -> None:

@@ -37,8 +37,9 @@ class _Connection(http.client.HTTPConnection):
 class Api:
     """One agent."""
 
-    def __init__(self, connect: Connect, timeout_s: float = 10.0) -> None:
+    def __init__(self, connect: Connect, timeout_s: float = 10.0, token: str = "") -> None:
         self._connect, self._timeout_s = connect, timeout_s
+        self._headers = {"X-Consul-Token": token} if token else {}
 
     def request(
         self, method: str, path: str, body: bytes | None = None, timeout_s: float | None = None
@@ -46,7 +47,7 @@ class Api:
         """Status, headers, body. Raises OSError if there is no answer."""
         connection = _Connection(self._connect, timeout_s or self._timeout_s)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, self._headers)
             answer = connection.getresponse()
             return answer.status, dict(answer.getheaders()), answer.read()
         except http.client.HTTPException as error:

@@ -61,10 +61,13 @@ class LoopbackNetwork:
         if self._lock is None:
             self._base, self._lock = _reserve()
         dc_number = spec.datacenters.index(datacenter) + 1
+        if datacenter.routed or role is Role.CLIENT:
+            raise WorldError("with loopback addresses there are servers and gateways alone")
         second = (1 if role is Role.SERVER else 10) + number
         prefix = f"127.{self._base + dc_number}.{second}"
         name = node_name(spec, datacenter, role, number)
-        return Host(name, role, datacenter, dc_number, number, f"{prefix}.1", f"{prefix}.2")
+        addresses = f"{prefix}.1", f"{prefix}.2"
+        return Host(name, role, datacenter, dc_number, number, *addresses, datacenter.software)
 
     def build(self, hosts: Sequence[Host]) -> None:
         self._hosts = list(hosts)

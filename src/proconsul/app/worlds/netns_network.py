@@ -30,6 +30,7 @@ from proconsul.app.worlds.spec import (
 
 _LAN_ROUTER = "10.10.0.1"
 _WAN_ROUTER = "198.51.100.254"
+_LAN_FIRST = {Role.SERVER: 10, Role.GATEWAY: 20, Role.CLIENT: 30}
 _worlds = itertools.count(1)
 
 
@@ -55,15 +56,17 @@ class NetnsNetwork:
     def plan(self, spec: WorldSpec, datacenter: DatacenterSpec, role: Role, number: int) -> Host:
         dc_number = spec.datacenters.index(datacenter) + 1
         server = role is Role.SERVER
-        lan = f"10.10.0.{(10 if server else 20) + number}"
-        if not server:
+        lan = f"10.10.0.{_LAN_FIRST[role] + number}"
+        if role is Role.CLIENT:
+            wan = lan
+        elif not server:
             wan = f"198.51.100.{dc_number * 20 + number}"
-        elif spec.wan_address is WanAddress.OWN:
+        elif spec.wan_address is WanAddress.OWN or datacenter.routed:
             wan = f"203.0.113.{dc_number * 16 + number}"
         else:
             wan = lan
         name = node_name(spec, datacenter, role, number)
-        return Host(name, role, datacenter, dc_number, number, lan, wan)
+        return Host(name, role, datacenter, dc_number, number, lan, wan, datacenter.software)
 
     def build(self, hosts: Sequence[Host]) -> None:
         netns.remove_stale()
@@ -79,8 +82,9 @@ class NetnsNetwork:
         # Isolated ports answer for each other through the WAN's rules, never by a redirect
         self._sysctl(wan, "net.ipv4.ip_forward=1", "net.ipv4.conf.all.send_redirects=0",
                      "net.ipv4.conf.wan0.send_redirects=0")  # fmt: skip
-        gateways = [host for host in hosts if not host.is_server]
-        netns.run(netns.command(wan, ["iptables-restore"]), netns_rules.wan_rules(gateways))
+        gateways = [host for host in hosts if host.is_gateway]
+        reachable = [host for host in hosts if host.is_gateway or host.routed]
+        netns.run(netns.command(wan, ["iptables-restore"]), netns_rules.wan_rules(reachable))
         for name in dict.fromkeys(host.datacenter.name for host in hosts):
             self._add_router(name, [host for host in hosts if host.datacenter.name == name])
         for host in hosts:
@@ -94,8 +98,9 @@ class NetnsNetwork:
     def add(self, host: Host) -> None:
         router = self._routers[host.datacenter.name]
         self._add_host(host)
-        if host.is_server:
-            self._insert(router, netns_rules.server_rules(host))
+        if not host.is_gateway:
+            if host.is_server:
+                self._insert(router, netns_rules.server_rules(host))
             return
         netns.ip_batch([f"addr add {host.wan}/32 dev wan"], router)
         self._insert(self._prefix + "-wan", netns_rules.wan_gateway_rules(host))
@@ -207,7 +212,7 @@ class NetnsNetwork:
         router, wan = self._namespace(f"{datacenter}-r"), self._prefix + "-wan"
         self._routers[datacenter] = router
         addresses = [_router_wan(hosts[0].dc_number)]
-        addresses += [host.wan for host in hosts if not host.is_server]
+        addresses += [host.wan for host in hosts if host.is_gateway]
         netns.ip_batch([
             f"link add {datacenter} netns {wan} type veth peer name wan netns {router}",
         ])  # fmt: skip
@@ -239,6 +244,11 @@ class NetnsNetwork:
             # On-link for the servers of the same datacenter, elsewhere for all others
             addresses.append(f"addr add {host.wan}/28 dev eth0")
         default = f"route add default via {_LAN_ROUTER}"
+        if host.routed:
+            default += f" src {host.wan}"
+            netns.ip_batch([f"route add {host.wan} dev lan"], router)
+            by = _router_wan(host.dc_number)
+            netns.ip_batch([f"route add {host.wan} via {by}"], self._prefix + "-wan")
         netns.ip_batch([*addresses, "link set eth0 up", default], name)
         # So that a host can move: deleting its first address must not delete the others
         self._sysctl(name, "net.ipv4.conf.eth0.promote_secondaries=1")

@@ -3,7 +3,7 @@
 A datacenter's router translates addresses: its gateways have a WAN address each, everything else
 leaves under the router's. It lets servers out to the primary's gateways alone, drops and counts
 what else they send, and lets nothing new in to them. The WAN forwards what comes from or goes to
-a gateway's WAN address, and drops and counts the rest.
+a gateway's WAN address, and drops and counts the rest. Servers that are `routed` are let through both.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ def router_rules(hosts: Sequence[Host], primary_gateways: Sequence[Host], wan_ad
     """Of the router of the datacenter that `hosts` are in, for iptables-restore."""
     nat = []
     for host in hosts:
-        if not host.is_server:
+        if host.is_gateway:
             nat.append(f"-A PREROUTING -i wan -d {host.wan} -j DNAT --to-destination {host.lan}")
             nat.append(f"-A POSTROUTING -o wan -s {host.lan} -j SNAT --to-source {host.wan}")
+        elif host.routed:
+            nat.append(f"-A POSTROUTING -o wan -s {host.wan} -j ACCEPT")
     nat.append(f"-A POSTROUTING -o wan -j SNAT --to-source {wan_address}")
     forward = ["-A FORWARD -i lan -o lan -j ACCEPT"]
     for host in hosts:
-        if host.is_server:
+        if host.is_server and not host.routed:
             forward += server_rules(host)
     forward += ["-A FORWARD -i lan -o wan -j ACCEPT", "-A FORWARD -i wan -o lan -j ACCEPT"]
     secondary = any(not host.is_primary for host in hosts)
@@ -66,9 +68,9 @@ def primary_gateway_rules(gateway: Host) -> list[str]:
     ]
 
 
-def wan_rules(gateways: Iterable[Host]) -> str:
-    """Of the WAN."""
-    forward = [rule for gateway in gateways for rule in wan_gateway_rules(gateway)]
+def wan_rules(hosts: Iterable[Host]) -> str:
+    """Of the WAN: `hosts` are those that may be reached."""
+    forward = [rule for host in hosts for rule in wan_gateway_rules(host)]
     return _tables(
         [],
         [*forward, f"-A FORWARD -j {NOT_GATEWAY}", f"-A {NOT_GATEWAY} -j DROP"],

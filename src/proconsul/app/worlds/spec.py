@@ -1,7 +1,7 @@
 """What a world consists of, and the address of everything in it. Pure.
 
-Names are `<datacenter>-s<n>` for servers and `<datacenter>-g<n>` for gateway hosts, or `s<n>` and
-`g<n>` in every datacenter where a test wants the same node names everywhere.
+Names are `<datacenter>-s<n>` for servers, `<datacenter>-g<n>` for gateway hosts and `<datacenter>-c<n>`
+for other clients, or `s<n>` and so on in every datacenter where a test wants the same node names everywhere.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from uuid import uuid4
 
 from proconsul.util.errors import ProconsulError
 
@@ -29,6 +30,8 @@ class WorldError(ProconsulError):
 class Role(Enum):
     SERVER = "server"
     GATEWAY = "gateway"
+    CLIENT = "client"
+    """A client agent without a gateway."""
 
 
 class Software(Enum):
@@ -49,11 +52,27 @@ class WanAddress(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class AclSpec:
+    """ACLs that deny by default. The tokens are those that `worlds.acl` makes in the primary."""
+
+    master: str = field(default_factory=lambda: str(uuid4()))
+    """May do everything; the worlds' own requests carry it."""
+    agent: str = field(default_factory=lambda: str(uuid4()))
+    """Of all agents: registers nodes, reads services."""
+    replication: str = field(default_factory=lambda: str(uuid4()))
+    """Of the servers: replicates to secondaries, writes federation states."""
+
+
+@dataclass(frozen=True, slots=True)
 class DatacenterSpec:
     name: str
     servers: int = 1
     gateways: int = 1
     software: Software = Software.PROCONSUL
+    clients: int = 0
+    routed: bool = False
+    """Its servers can be reached from everywhere at their WAN addresses. Without gateways they federate
+    by these; a datacenter that has gateways federates through them, routed or not."""
     agent_config: Mapping[str, object] = field(default_factory=dict)
     """Merged over the configuration of every agent of it, and over the world's."""
 
@@ -68,6 +87,7 @@ class WorldSpec:
     primary_gateway_name: str = ""
     """A DNS name under which secondaries find the primary's gateways, in place of addresses."""
     log_level: str = "DEBUG"
+    acl: AclSpec | None = None
     agent_config: Mapping[str, object] = field(default_factory=dict)
     """Merged over the configuration of every agent."""
 
@@ -99,7 +119,7 @@ def world_spec(
 
 @dataclass(slots=True)
 class Host:
-    """One machine of the world: a server, or a client agent with its gateway."""
+    """One machine of the world: a server, or a client agent, perhaps with a gateway."""
 
     name: str
     role: Role
@@ -111,11 +131,23 @@ class Host:
     lan: str
     """LAN address. Changes when a test moves the host."""
     wan: str
-    """What other datacenters are told. For a gateway it is reachable, for a server it is not."""
+    """What other datacenters are told. For a gateway it is reachable, for a server only if it is
+    `routed`."""
+    software: Software
+    """What runs as its agent now."""
 
     @property
     def is_server(self) -> bool:
         return self.role is Role.SERVER
+
+    @property
+    def is_gateway(self) -> bool:
+        return self.role is Role.GATEWAY
+
+    @property
+    def routed(self) -> bool:
+        """Its WAN address is its own, and routers lead there."""
+        return self.is_server and self.datacenter.routed
 
     @property
     def is_primary(self) -> bool:

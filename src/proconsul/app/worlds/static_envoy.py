@@ -33,7 +33,7 @@ def write_static(
         chains.append(_chain([f"{server.name}.server.{datacenter}.consul"], server.label))
     for other in dict.fromkeys(h.datacenter.name for h in hosts):
         if other != datacenter:
-            gateways = [h for h in hosts if not h.is_server and h.datacenter.name == other]
+            gateways = [h for h in hosts if h.is_gateway and h.datacenter.name == other]
             clusters.append(_cluster(other, [(h.wan, GATEWAY_PORT) for h in gateways]))
             chains.append(_chain([f"server.{other}.consul", f"*.server.{other}.consul"], other))
     config = {

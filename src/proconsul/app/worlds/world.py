@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +73,7 @@ class World:
                 for role, count in (
                     (Role.SERVER, datacenter.servers),
                     (Role.GATEWAY, datacenter.gateways),
+                    (Role.CLIENT, datacenter.clients),
                 ):
                     for number in range(1, count + 1):
                         self.hosts.append(network.plan(spec, datacenter, role, number))
@@ -102,9 +104,8 @@ class World:
         self.build()
         for host in self.hosts:
             self.start_agent(host)
-        for host in self.hosts:
-            if not host.is_server:
-                self.start_envoy(host)
+        for host in self.gateways():
+            self.start_envoy(host)
 
     def stop(self) -> None:
         """Ends all programs and takes the network away. May be called twice."""
@@ -131,7 +132,11 @@ class World:
         return [h for h in self._of(datacenter) if h.is_server]
 
     def gateways(self, datacenter: str = "") -> list[Host]:
-        return [h for h in self._of(datacenter) if not h.is_server]
+        return [h for h in self._of(datacenter) if h.is_gateway]
+
+    def clients(self, datacenter: str = "") -> list[Host]:
+        """Client agents without a gateway."""
+        return [h for h in self._of(datacenter) if h.role is Role.CLIENT]
 
     def host(self, label: str) -> Host:
         """By its label, such as `dc1-s1` or `dc2-g1`."""
@@ -154,7 +159,8 @@ class World:
     def api(self, host: Host, timeout_s: float = 10.0) -> Api:
         """The HTTP API of the host's agent."""
         http = self.network.ports(host).http
-        return Api(lambda limit: self.network.connect(host, http, limit), timeout_s)
+        token = self.spec.acl.master if self.spec.acl else ""
+        return Api(lambda limit: self.network.connect(host, http, limit), timeout_s, token)
 
     def envoy_admin(self, host: Host) -> Api:
         """Envoy's admin interface."""
@@ -177,7 +183,7 @@ class World:
     def start_envoy(self, host: Host, timeout_s: float = 30.0) -> None:
         """(Re)start the gateway, once the host's agent answers."""
         until(lambda: self._agent_answers(host), f"the agent of {host.name} answers", timeout_s)
-        if host.datacenter.software is Software.CONSUL:
+        if host.software is Software.CONSUL:
             ports = self.network.ports(host)
             binds = [host.lan] if ports.bind == "0.0.0.0" else [host.lan, host.wan]
             path = self._directory(host) / "envoy.json"
@@ -187,8 +193,26 @@ class World:
 
     def start_host(self, host: Host) -> None:
         self.start_agent(host)
-        if not host.is_server:
+        if host.is_gateway:
             self.start_envoy(host)
+
+    def become(
+        self, host: Host, software: Software, *, keep: Sequence[str] = ("data/node-id",)
+    ) -> None:
+        """The host's agent, which must have ended, is of this make when it starts again.
+
+        Of its data only `keep` stays: what each program writes of its own the other cannot read.
+        """
+        directory = self._directory(host)
+        kept = {
+            name: (directory / name).read_bytes() for name in keep if (directory / name).exists()
+        }
+        shutil.rmtree(directory / "data", ignore_errors=True)
+        for name, content in kept.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / name).write_bytes(content)
+        host.software = software
+        self._prepare(host)
 
     def kill_host(self, host: Host) -> None:
         """kill -9 of everything on it."""
@@ -239,17 +263,18 @@ class World:
     def _prepare(self, host: Host) -> None:
         directory = self._directory(host)
         directory.mkdir(exist_ok=True)
-        software, config = host.datacenter.software, directory / "agent.json"
-        argv = self.network.command(host, self.programs.agent(software, config))
+        argv = self.programs.agent(host.software, directory / "agent.json")
+        argv = self.network.command(host, argv)
         agent = Process(f"{host.label} agent", argv, directory / "agent.log")
         envoy = None
-        if not host.is_server:
+        if host.is_gateway:
             argv = self.network.command(host, self._gateway_command(host))
-            envoy = Process(f"{host.label} envoy", argv, directory / "envoy.log")
+            token = {"CONSUL_HTTP_TOKEN": self.spec.acl.master} if self.spec.acl else {}
+            envoy = Process(f"{host.label} envoy", argv, directory / "envoy.log", token)
         self._running[host.label] = Running(agent, envoy)
 
     def _gateway_command(self, host: Host) -> list[str]:
-        if host.datacenter.software is Software.CONSUL:
+        if host.software is Software.CONSUL:
             return self.programs.static_gateway(self._directory(host) / "envoy.json")
         ports = self.network.ports(host)
         # Behind NAT a gateway has only its LAN address; on loopback it has both
