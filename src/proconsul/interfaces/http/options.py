@@ -41,14 +41,23 @@ def query_options(ask: Ask, config: HttpApiConfig) -> dict[str, Any]:
     _consistency(ask, config, options)
     if cache_control:
         _cache_control(cache_control, options)
-    if wait_ns := ask.duration_ns("wait", "Invalid wait time"):
+    wait_ns, index = wait_options(ask)
+    if wait_ns:
         options["max_query_time_ns"] = wait_ns
-    if index := ask.first("index"):
-        parsed = parse_uint64(index)
-        if parsed is None:
-            raise bad_request("Invalid index")
-        options["min_query_index"] = parsed
+    if index:
+        options["min_query_index"] = index
     return options
+
+
+def wait_options(ask: Ask) -> tuple[int, int]:
+    """`?wait` in nanoseconds and `?index`, 0 without."""
+    wait_ns = ask.duration_ns("wait", "Invalid wait time")
+    if not (raw := ask.first("index")):
+        return wait_ns, 0
+    index = parse_uint64(raw)
+    if index is None:
+        raise bad_request("Invalid index")
+    return wait_ns, index
 
 
 def _consistency(ask: Ask, config: HttpApiConfig, options: dict[str, Any]) -> None:

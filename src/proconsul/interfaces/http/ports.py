@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 
+from proconsul.domain.acl import Authorizer
 from proconsul.domain.catalog import HealthCheck, NodeService
 from proconsul.domain.definitions import CheckDefinition, ServiceDefinition
 from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.rpc.snapshot_stream import Answer
+from proconsul.services.agent.events import UserEvents
 from proconsul.util.metrics import Metrics
 
 KV_VALUE_BYTES_MAX = 512 * 1024
@@ -49,6 +51,10 @@ class AgentPort(Protocol):
     """
 
     metrics: Metrics
+    events: UserEvents
+
+    @property
+    def is_server(self) -> bool: ...
 
     def try_rpc(self, method: str, request: Any) -> Any | None:
         """The answer of `rpc`, if it can be had without waiting (a local read); else None.
@@ -126,6 +132,10 @@ class AgentPort(Protocol):
     async def force_leave(self, node: str, prune: bool, token: str) -> None: ...
 
     async def reload(self, token: str) -> None: ...
+
+    def authorizer(self, token: str) -> Authorizer:
+        """Rights of a token on this agent. Raises `ACL not found`."""
+        ...
 
     def check_agent_read(self, token: str) -> None:
         """Raises unless the token may read this agent (metrics, host)."""

@@ -11,6 +11,7 @@ from proconsul.interfaces.http import (
     health,
     kv,
     operator,
+    ops,
     session,
     snapshot,
 )
@@ -59,6 +60,9 @@ def routes() -> dict[str, Route]:
         ("/v1/coordinate/datacenters", GET, coordinate.coordinate_datacenters),
         ("/v1/coordinate/nodes", GET, coordinate.coordinate_nodes),
         ("/v1/coordinate/node/", GET, coordinate.coordinate_node),
+        ("/v1/event/fire/", PUT, ops.event_fire),
+        ("/v1/event/list", GET, ops.event_list),
+        ("/v1/operator/keyring", ops.KEYRING_METHODS, ops.keyring),
         ("/v1/operator/raft/configuration", GET, operator.raft_configuration),
         ("/v1/operator/raft/peer", ("DELETE",), operator.raft_peer),
         (

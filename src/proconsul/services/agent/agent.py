@@ -15,6 +15,7 @@ from typing import Any
 
 from proconsul import CONSUL_VERSION, VERSION
 from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, SerfError, UserEvent
+from proconsul.domain.acl import AllowAll, Authorizer
 from proconsul.domain.catalog import HealthCheck, NodeService
 from proconsul.domain.coordinate import Coordinate, CoordinateUpdateRequest
 from proconsul.domain.definitions import CheckDefinition, DefinitionError, ServiceDefinition
@@ -27,6 +28,7 @@ from proconsul.services.agent.anti_entropy import AntiEntropy, NodeIdentity
 from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.client import Client
 from proconsul.services.agent.config import AgentSettings
+from proconsul.services.agent.events import UserEvents
 from proconsul.services.agent.local import LocalState
 from proconsul.services.agent.proxies import ProxySource
 from proconsul.services.agent.registrations import Registrations
@@ -71,6 +73,7 @@ class Agent:
             discard_output=settings.discard_check_output,
         )
         self._clock = SystemClock()
+        self.events = UserEvents(identity.node_name, lambda: self.local.services().values(), None)
         self._runner = CheckRunner(self._check_result, self._scope, self._rng)
         self.registrations = Registrations(settings, self.local, self._runner, self._clock)
         self.core = make_core(self._member_event)
@@ -184,6 +187,8 @@ class Agent:
             # The leader, or its whole datacenter, may come from an older state than we knew.
             delay = self._rng.uniform(0, NEW_LEADER_S_MAX)
             asyncio.get_running_loop().call_later(delay, self.anti_entropy.trigger_full)
+        if isinstance(event, UserEvent):
+            self.events.heard(event)
         if not isinstance(event, MemberEvent):
             return
         self.anti_entropy.cluster_size = len(self.core.lan.members())
@@ -207,6 +212,11 @@ class Agent:
     ) -> tuple[SnapshotResponse, Answer]:
         """See `AgentPort.snapshot`."""
         return await self.core.snapshot(request, body)
+
+    @property
+    def is_server(self) -> bool:
+        """See `AgentPort.is_server`."""
+        return self.settings.is_server
 
     # -- AgentPort: views ------------------------------------------------------------------
 
@@ -294,6 +304,10 @@ class Agent:
     def checks(self, token: str) -> Mapping[str, HealthCheck]:
         """See `AgentPort.checks`."""
         return self.local.checks()
+
+    def authorizer(self, token: str) -> Authorizer:
+        """See `AgentPort.authorizer`."""
+        return AllowAll()
 
     def check_agent_read(self, token: str) -> None:
         """See `AgentPort.check_agent_read`. Without ACLs everyone may."""
