@@ -140,7 +140,7 @@ class Forwarder:
         self._metrics.incr("consul.rpc.request", 1)
         endpoint = self._table[name]
         request = decode(body, endpoint.method.request)
-        request, body = self._to_primary(endpoint.method, request, body)
+        request, body = self._prepared(endpoint, request, body)
         answer, value = await self._answer(endpoint, request, lambda: body, peer.address)
         return self._encoded(value) if answer is None else answer
 
@@ -158,7 +158,7 @@ class Forwarder:
         """See `rpc.caller.RpcCaller.call`."""
         endpoint = self._table[name]
         method = endpoint.method
-        request, _ = self._to_primary(method, request, b"")
+        request, _ = self._prepared(endpoint, request, b"")
         answer, value = await self._answer(endpoint, request, lambda: encode(request), None)
         return value if answer is None else decode(answer, method.response)
 
@@ -169,6 +169,8 @@ class Forwarder:
         """
         endpoint = self._table[name]
         method = endpoint.method
+        if endpoint.prepare is not None:
+            request = endpoint.prepare(request)
         if (
             not method.is_read
             or bool(getattr(request, "min_query_index", 0))
@@ -203,14 +205,23 @@ class Forwarder:
         answer = await self._to_datacenter(METHODS[name], datacenter, request, encode(request))
         return decode(answer, METHODS[name].response)
 
-    def _to_primary(self, method: Method, request: Any, body: bytes) -> tuple[Any, bytes]:
+    def _prepared(self, endpoint: Endpoint, request: Any, body: bytes) -> tuple[Any, bytes]:
+        """The request as it is to be answered, and its encoding if there was one."""
+        if endpoint.prepare is not None:
+            prepared = endpoint.prepare(request)
+            if prepared is not request:
+                request, body = prepared, encode(prepared) if body else b""
+        method = endpoint.method
         if method.route is Route.PRIMARY and request.datacenter != self._config.primary_datacenter:
             request = msgspec.structs.replace(request, datacenter=self._config.primary_datacenter)
             return request, encode(request) if body else b""
         return request, body
 
     async def _here(self, endpoint: Endpoint, request: Any, source: tuple[str, int] | None) -> Any:
-        authorizer = self._server.resolve_token(getattr(request, "token", ""))
+        token = getattr(request, "token", "")
+        if endpoint.resolves is not None and not endpoint.resolves(request):
+            token = ""
+        authorizer = self._server.resolve_token(token)
         call = Call(authorizer, source)
         timer = _TIMERS.get(endpoint.method.name)
         if timer is None:

@@ -87,6 +87,12 @@ class Endpoint:
     method: Method
     requires: Requires
     handler: Handler
+    prepare: Callable[[Any], Any] | None = None
+    """The request as it is to be answered or forwarded, for what a route cannot say: on every
+    server that it passes, before anything else. Raises what refuses it at once."""
+    resolves: Callable[[Any], bool] | None = None
+    """Whether a request's token is looked up at all; None: always. Some calls must be answered to
+    tokens that do not exist (yet), or have another token as their very subject."""
 
 
 class EndpointTable:
