@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from functools import cache
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgpack
 import msgspec
@@ -35,6 +35,8 @@ NIL = Raw(b"\xc0")
 _MESSAGE_BYTES_MAX = 64 << 20
 _NESTING_MAX = 64
 _encoder = msgspec.msgpack.Encoder()
+"""Go's codec sorts the fields of structs."""
+_unsorted = msgspec.msgpack.Encoder()
 
 
 def wire_name(name: str) -> str:
@@ -44,6 +46,22 @@ def wire_name(name: str) -> str:
 
 class GoStruct(msgspec.Struct, frozen=True, gc=False, rename=wire_name):
     """Base of every wire struct: immutable, untracked by the collector, Go's names outside."""
+
+
+class SelfMarshalled(GoStruct, frozen=True, gc=False):
+    """A struct whose Go type implements `BinaryMarshaler`: the codec writes bytes of its own making.
+
+    `encode` and `decode` honour that for a whole message, not for a part of one.
+    """
+
+    def to_wire(self) -> bytes:
+        """The message. Every subclass has its own."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_wire(cls, data: bytes | memoryview) -> Self:
+        """The inverse. Raises `WireError`."""
+        raise NotImplementedError
 
 
 def raw_bytes(data: bytes | None) -> Raw:
@@ -83,15 +101,28 @@ def is_nil(raw: Raw) -> bool:
     return len(view) == 0 or view[0] == 0xC0
 
 
+class _OwnDecoder:
+    """A decoder of a `SelfMarshalled` type."""
+
+    def __init__(self, type_: type[SelfMarshalled]) -> None:
+        self.decode: Any = type_.from_wire
+
+
 @cache
-def _decoder(type_: Any) -> msgspec.msgpack.Decoder[Any]:
+def _decoder(type_: Any) -> msgspec.msgpack.Decoder[Any] | _OwnDecoder:
+    if isinstance(type_, type) and issubclass(type_, SelfMarshalled):
+        return _OwnDecoder(type_)
     return msgspec.msgpack.Decoder(type_)
 
 
 def encode(value: object) -> bytes:
     """msgpack that Go's codec decodes to the same struct."""
+    if isinstance(value, SelfMarshalled):
+        return value.to_wire()
     try:
         return _encoder.encode(value)
+    except TypeError:  # a map whose keys are numbers
+        return _unsorted.encode(value)
     except UnicodeEncodeError:
         packed: bytes = msgpack.packb(
             _builtins(value), use_bin_type=False, unicode_errors="surrogateescape"

@@ -49,6 +49,11 @@ def unpack_first(data: bytes, *, items_max: int = _ITEMS_MAX) -> tuple[Any, int]
     return _unpack_whole(memoryview(data)[:end], items_max), end
 
 
+def size_of_first(data: bytes | memoryview) -> int:
+    """How many bytes the first value of `data` takes. Raises `WireError`."""
+    return _end_of_first(data)
+
+
 def _end_of_first(data: bytes | memoryview) -> int:
     """Where the first value ends.
 
