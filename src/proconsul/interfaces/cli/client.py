@@ -32,9 +32,11 @@ DEFAULT_ADDRESS = "127.0.0.1:8500"
 class ApiError(CommandError):
     """The agent could not be asked, or did not answer 200."""
 
-    def __init__(self, text: str, status: int = 0) -> None:
+    def __init__(self, text: str, status: int = 0, index: int = 0) -> None:
         super().__init__(text)
         self.status = status
+        self.index = index
+        """Of a 404, where a blocking query goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +149,31 @@ class Client:
         """PUT a JSON body and return the raw answer."""
         return self.put(path, json.dumps(value).encode(), query)
 
-    def delete(self, path: str, query: Query | None = None) -> bytes:
+    def get_indexed(self, path: str, query: Query | None = None) -> tuple[Any, int]:
+        """GET: the decoded JSON, None for 404, and the answer's index."""
+        data = io.BytesIO()
+        try:
+            headers = self._transfer("GET", path, self._read_query(query), None, data)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            return None, error.index
+        return json.loads(data.getvalue() or b"null"), int(headers.get("x-consul-index", 0))
+
+    def post(self, path: str, body: bytes = b"", query: Query | None = None) -> bytes:
+        """POST and return the raw answer."""
+        return self._request("POST", path, self._write_query(query), body)
+
+    def delete(self, path: str, query: Query | None = None, body: bytes | None = None) -> bytes:
         """DELETE and return the raw answer."""
-        return self._request("DELETE", path, self._write_query(query))
+        return self._request("DELETE", path, self._write_query(query), body)
+
+    def node_name(self) -> str:
+        """The agent's. Raises `CommandError` in the words of commands that ask it first."""
+        try:
+            return str(self.get("/v1/agent/self")["Config"]["NodeName"])
+        except CommandError as error:
+            raise CommandError(f"Error querying Consul agent: {error}") from None
 
     def download(self, path: str, out: IO[bytes]) -> Mapping[str, str]:
         """GET into a file; returns the headers, by lower-case name."""
@@ -245,7 +269,9 @@ class Client:
                 if response.status != 200:
                     text = response.read().decode("utf-8", "replace")
                     raise ApiError(
-                        f"Unexpected response code: {response.status} ({text})", response.status
+                        f"Unexpected response code: {response.status} ({text})",
+                        response.status,
+                        int(response.getheader("X-Consul-Index") or 0),
                     )
                 while data := response.read(_READ_BYTES):
                     if out is not None:

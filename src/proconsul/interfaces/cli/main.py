@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         f"{_CLI}.federation_status:run",
         "Shows the way to each datacenter, or where it fails",
     ),
+    "event": (f"{_CLI}.event:EVENT", "Fire a new event"),
     "force-leave": (
         f"{_CLI}.membership:FORCE_LEAVE",
         'Forces a member of the cluster to enter the "left" state',
@@ -35,10 +36,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "info": (f"{_CLI}.info:COMMAND", "Provides debugging information for operators."),
     "join": (f"{_CLI}.membership:JOIN", "Tell an agent to join a cluster"),
     "keygen": (f"{_CLI}.keygen:COMMAND", "Generates a new encryption key"),
+    "keyring": (f"{_CLI}.keyring:KEYRING", "Manages gossip layer encryption keys"),
     "kv delete": (f"{_CLI}.kv:DELETE", "Removes data from the KV store"),
+    "kv export": (f"{_CLI}.kv_transfer:EXPORT", "Exports a tree from the KV store as JSON"),
     "kv get": (f"{_CLI}.kv:GET", "Retrieves or lists data from the KV store"),
+    "kv import": (f"{_CLI}.kv_transfer:IMPORT", "Imports a tree stored as JSON to the KV store"),
     "kv put": (f"{_CLI}.kv:PUT", "Sets or updates data in the KV store"),
     "leave": (f"{_CLI}.membership:LEAVE", "Gracefully leaves the cluster and shuts down"),
+    "maint": (f"{_CLI}.maint:MAINT", "Controls node or service maintenance mode"),
     "members": (f"{_CLI}.members:COMMAND", "Lists the members of a cluster"),
     "operator autopilot get-config": (
         f"{_CLI}.operator:GET_CONFIG",
@@ -60,6 +65,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         f"{_CLI}.membership:RELOAD",
         "Triggers the agent to reload configuration files",
     ),
+    "rtt": (f"{_CLI}.rtt:RTT", "Estimates network round trip time between nodes"),
     "services deregister": (
         f"{_CLI}.services:DEREGISTER",
         "Deregister services with the local agent",
