@@ -34,7 +34,7 @@ NIL = Raw(b"\xc0")
 
 _MESSAGE_BYTES_MAX = 64 << 20
 _NESTING_MAX = 64
-_encoder = msgspec.msgpack.Encoder()
+_encoder = msgspec.msgpack.Encoder(order="sorted")
 """Go's codec sorts the fields of structs."""
 _unsorted = msgspec.msgpack.Encoder()
 

@@ -12,7 +12,7 @@ from msgspec import Raw
 from proconsul.domain.base import bytes_of
 from proconsul.domain.connect import CARoot, IndexedCARoots
 from proconsul.domain.coordinate import IndexedCoordinates, NodeCoordinate
-from proconsul.domain.options import DatacentersRequest, DCSpecificRequest, NodeSpecificRequest
+from proconsul.domain.options import DCSpecificRequest, NodeSpecificRequest
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http.api import Answer, HttpApi
 from proconsul.interfaces.http.errors import bad_request
@@ -24,7 +24,7 @@ from proconsul.wire.gotime import decode_time, format_time
 
 async def coordinate_datacenters(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/coordinate/datacenters"""
-    found = await api.agent.rpc("Coordinate.ListDatacenters", DatacentersRequest())
+    found = await api.agent.rpc("Coordinate.ListDatacenters", None)
     return api.json(ask, datacenter_maps(found or ()))
 
 

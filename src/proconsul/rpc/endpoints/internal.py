@@ -99,7 +99,7 @@ class Coordinates:
                 log.warning("Batch update failed: %s", error)
 
     async def list_datacenters(
-        self, _request: o.DatacentersRequest, _call: Call
+        self, _request: Empty | None, _call: Call
     ) -> list[co.DatacenterMap]:
         return self._wan()
 

@@ -66,7 +66,7 @@ SIGNATURES = (
     Method("Coordinate.ListNodes", o.DCSpecificRequest, co.IndexedCoordinates, _LEADER),
     Method(
         "Coordinate.ListDatacenters",
-        o.DatacentersRequest,
+        Empty | None,
         list[co.DatacenterMap] | None,
         _HERE,
     ),
