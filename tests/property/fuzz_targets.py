@@ -27,8 +27,11 @@ from proconsul.core.gossip.serf import Serf, SerfConfig
 from proconsul.core.gossip.serf.snapshot import parse_address, replay
 from proconsul.core.yamux.session import Session, YamuxConfig
 from proconsul.domain.base import GoStruct, decode, encode, raw_bytes
+from proconsul.domain.catalog import CheckServiceNode
+from proconsul.domain.filter import FilterError, create_filter
 from proconsul.domain.go_decode import GoDecodeError, decode_service_definition, parse_json
 from proconsul.domain.messages import MessageType
+from proconsul.domain.regexps import RegexpError, compile_regexp
 from proconsul.drivers import dns_resolver
 from proconsul.federation.discovery import args
 from proconsul.rpc.server_meta import parse_server
@@ -356,6 +359,13 @@ def _domain() -> list[Target]:
 # --- configuration, discovery
 
 
+_FILTERS = [
+    b'Service.Tags contains "v1" and (Node.Meta["a b"] != 7 or not Checks is empty)',
+    b"`x` not in Service.Meta or Service.Port == 0x1f or Checks.Status matches `^(a|b)+$`",
+]
+_REGEXPS = [b"^geo-(.*?)-([^-]+?)$", rb"(?i)[[:alpha:]a-z\d]{2,5}|(?P<n>\bx\pL\x{41})*?"]
+
+
 def _text() -> list[Target]:
     hcl = (
         b'server = true\ndatacenter = "dc1"\nports { dns = -1\n grpc = 8502 }\n'
@@ -371,6 +381,9 @@ def _text() -> list[Target]:
                (SettingError,)),
         Target("discovery arguments", _text_of(args.parse), joins, (args.ArgsError,)),
         Target("discovery description", _text_of(args.describe), joins, ()),
+        Target("filter", _text_of(lambda t: create_filter(t, CheckServiceNode)), _FILTERS, (FilterError,)),
+        Target("regular expression", _text_of(lambda t: compile_regexp(t).groups(t)), _REGEXPS,
+               (RegexpError,)),
         Target("DNS answer", _dns_answer, _dns_samples(), (dns_resolver.DnsError,)),
     ]  # fmt: skip
 

@@ -105,8 +105,17 @@ _POSIX = {
     "xdigit": ((48, 57), (65, 70), (97, 102)),
 }
 _SIMPLE_ESCAPES = {"a": 7, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
+_CATEGORY_KINDS = {
+    "C": "cfos",
+    "L": "lmotu",
+    "M": "cen",
+    "N": "dlo",
+    "P": "cdefios",
+    "S": "ckmo",
+    "Z": "lps",
+}
 _CATEGORIES = frozenset(
-    ["C", "Cc", "Cf", "Co", "Cs", "L", "Ll", "Lm", "Lo", "Lt", "Lu", "M", "Mc", "Me", "Mn", "N", "Nd", "Nl", "No", "P", "Pc", "Pd", "Pe", "Pf", "Pi", "Po", "Ps", "S", "Sc", "Sk", "Sm", "So", "Z", "Zl", "Zp", "Zs"]
+    major + minor for major, minors in _CATEGORY_KINDS.items() for minor in ("", *minors)
 )
 
 
@@ -257,6 +266,8 @@ class Parser:
                 for char in quoted:
                     self._push(self._literal(char), "")
                 return after
+            case _:
+                pass
         if (found := _escaped_class(rest)) is not None:
             matcher, rest = found
             return self._push(Char(self._folded(matcher)), rest)

@@ -195,7 +195,7 @@ def test_queries_are_narrowed_down() -> None:
             o.ServiceSpecificRequest(service_name="x", tag_filter=True),
             "Tag filtering is not supported",
         ),
-        ("Catalog.ListNodes", o.DCSpecificRequest(filter="Node == x"), "filtering is not supp"),
+        ("Catalog.ListNodes", o.DCSpecificRequest(filter="Nod == x"), 'Selector "Nod"'),
         ("KVS.Apply", kv.KVSRequest(op=kv.KV_SET), "Must provide key"),
         (
             "KVS.Apply",

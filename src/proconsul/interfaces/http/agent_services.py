@@ -6,7 +6,7 @@ import hashlib
 import time
 
 from proconsul.domain.base import GoStruct
-from proconsul.domain.catalog import CRITICAL, PASSING, WARNING
+from proconsul.domain.catalog import CRITICAL, PASSING, WARNING, HealthCheck, NodeService
 from proconsul.domain.definitions import (
     CheckDefinition,
     CheckType,
@@ -17,6 +17,7 @@ from proconsul.domain.definitions import (
     multierror,
     validate_status,
 )
+from proconsul.domain.filter import create_filter
 from proconsul.domain.go_decode import (
     GoDecodeError,
     decode_service_definition,
@@ -39,21 +40,16 @@ _BAD_STATUS = "Status for checks must 'passing', 'warning', 'critical'"
 
 def services(api: HttpApi, ask: Ask) -> Answer:
     """GET /v1/agent/services"""
-    _refuse_filter(ask)
     found = api.agent.services(api.token(ask))
+    found = create_filter(ask.first("filter"), NodeService).values(dict(found))
     return api.json(ask, {key: views.agent_service(one) for key, one in sorted(found.items())})
 
 
 def checks(api: HttpApi, ask: Ask) -> Answer:
     """GET /v1/agent/checks"""
-    _refuse_filter(ask)
-    found = api.agent.checks(api.token(ask))
+    wanted = create_filter(ask.first("filter"), HealthCheck, judged_by_rows=True)
+    found = wanted.values(dict(api.agent.checks(api.token(ask))))
     return api.json(ask, {key: views.check(one) for key, one in sorted(found.items())})
-
-
-def _refuse_filter(ask: Ask) -> None:
-    if ask.first("filter"):
-        raise bad_request("Filter expressions are not supported yet: remove ?filter")
 
 
 async def service(api: HttpApi, ask: Ask) -> Response:

@@ -36,8 +36,8 @@ def query_options(ask: Ask, config: HttpApiConfig) -> dict[str, Any]:
         return options
     if datacenter := ask.first("dc"):
         options["datacenter"] = datacenter
-    if ask.first("filter"):
-        raise bad_request("Filter expressions are not supported yet: remove ?filter")
+    if expression := ask.first("filter"):
+        options["filter"] = expression
     _consistency(ask, config, options)
     if cache_control:
         _cache_control(cache_control, options)

@@ -101,11 +101,6 @@ async def read(
     With `sharing`, all who ask the same share what `query` and `build` give.
     """
     server.metrics.incr("consul.rpc.query", 1)
-    if options.filter:
-        raise RequestError(
-            "Failed to create boolean expression evaluator: filtering is not supported yet; "
-            "leave out the filter parameter"
-        )
     if options.require_consistent:
         server.metrics.incr("consul.rpc.consistentRead", 1)
         await server.consistent_read()

@@ -11,6 +11,7 @@ from proconsul.domain import catalog as c
 from proconsul.domain import options as o
 from proconsul.domain.definitions import multierror
 from proconsul.domain.errors import PermissionDeniedError
+from proconsul.domain.filter import create_filter
 from proconsul.domain.messages import MessageType
 from proconsul.domain.validate import check_service, wrong_uuid
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
@@ -31,15 +32,12 @@ class Catalog:
         self._reads = SharedReads()
 
     async def register(self, request: c.RegisterRequest, call: Call) -> Empty:
-        if not request.node:
-            raise RequestError("Must provide node")
-        if request.id and (reason := wrong_uuid(request.id)):
-            raise RequestError(f"Bad node ID: {reason}")
+        check_node(request.node, request.id)
         if not request.address and not request.skip_node_update:
             raise RequestError("Must provide address if SkipNodeUpdate is not set")
         service = request.service
         if service is not None:
-            service = _prepared(service)
+            service = prepared_service(service)
         checks = list(request.checks or ())
         if request.check is not None:
             checks.append(request.check)
@@ -92,11 +90,12 @@ class Catalog:
 
     async def list_nodes(self, request: o.DCSpecificRequest, call: Call) -> c.IndexedNodes:
         may = call.authorizer.node_read
+        wanted = create_filter(request.filter, c.Node)
         return await read(
             self._server,
             request,
             lambda: self._server.store.catalog.nodes(request.node_meta_filters),
-            lambda nodes: {"nodes": [n for n in nodes if may(n.node)]},
+            lambda nodes: {"nodes": wanted.rows([n for n in nodes if may(n.node)])},
             c.IndexedNodes,
             Sharing(self._reads, "ListNodes", call.authorizer),
         )
@@ -128,6 +127,7 @@ class Catalog:
         if not request.service_name and not request.service_address:
             raise RequestError("Must provide service name")
         may = call.authorizer
+        wanted = create_filter(request.filter, c.ServiceNode)
 
         def query() -> Answer[list[c.ServiceNode]]:
             return self._server.store.catalog.service_nodes(
@@ -146,9 +146,9 @@ class Catalog:
             request,
             query,
             lambda rows: {
-                "service_nodes": [
-                    r for r in rows if may.node_read(r.node) and may.service_read(r.service_name)
-                ]
+                "service_nodes": wanted.rows(
+                    [r for r in rows if may.node_read(r.node) and may.service_read(r.service_name)]
+                )
             },
             c.IndexedServiceNodes,
             Sharing(self._reads, "ServiceNodes", may),
@@ -160,13 +160,14 @@ class Catalog:
         if not request.node:
             raise RequestError("Must provide node")
         may = call.authorizer
+        wanted = create_filter(request.filter, c.NodeService)
 
         def build(found: c.NodeServices | None) -> dict[str, Any]:
             if found is None or found.node is None or not may.node_read(found.node.node):
                 return {"node_services": None}
             services = found.services or {}
             allowed = {i: s for i, s in services.items() if may.service_read(s.service)}
-            return {"node_services": replace(found, services=allowed)}
+            return {"node_services": replace(found, services=wanted.values(allowed))}
 
         return await read(
             self._server,
@@ -182,13 +183,14 @@ class Catalog:
         if not request.node:
             raise RequestError("Must provide node")
         may = call.authorizer
+        wanted = create_filter(request.filter, c.NodeService)
 
         def build(found: c.NodeServices | None) -> dict[str, Any]:
             if found is None or found.node is None or not may.node_read(found.node.node):
                 return {"node_services": c.NodeServiceList()}
             services = (found.services or {}).values()
             allowed = [s for s in services if may.service_read(s.service)]
-            return {"node_services": c.NodeServiceList(found.node, allowed)}
+            return {"node_services": c.NodeServiceList(found.node, wanted.rows(allowed))}
 
         return await read(
             self._server,
@@ -199,7 +201,15 @@ class Catalog:
         )
 
 
-def _prepared(service: c.NodeService) -> c.NodeService:
+def check_node(name: str, node_id: str) -> None:
+    """Raises `RequestError` for a node that cannot be written."""
+    if not name:
+        raise RequestError("Must provide node")
+    if node_id and (reason := wrong_uuid(node_id)):
+        raise RequestError(f"Bad node ID: {reason}")
+
+
+def prepared_service(service: c.NodeService) -> c.NodeService:
     """The checks and defaults that every registration gets. (Metadata and weights are the state's.)"""
     if problems := check_service(service):
         raise RequestError(multierror(problems))

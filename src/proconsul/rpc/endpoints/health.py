@@ -8,6 +8,7 @@ from typing import Any
 from proconsul.domain import catalog as c
 from proconsul.domain import options as o
 from proconsul.domain.acl import Authorizer
+from proconsul.domain.filter import Filter, create_filter
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
 from proconsul.rpc.endpoints.catalog import wanted_tags
 from proconsul.rpc.methods import METHODS
@@ -25,24 +26,26 @@ class Health:
     async def checks_in_state(
         self, request: o.ChecksInStateRequest, call: Call
     ) -> c.IndexedHealthChecks:
+        wanted = create_filter(request.filter, c.HealthCheck)
         return await read(
             self._server,
             request,
             lambda: self._server.store.catalog.checks_in_state(
                 request.state, request.node_meta_filters
             ),
-            lambda rows: _allowed_checks(rows, call.authorizer),
+            lambda rows: _allowed_checks(rows, call.authorizer, wanted),
             c.IndexedHealthChecks,
         )
 
     async def node_checks(
         self, request: o.NodeSpecificRequest, call: Call
     ) -> c.IndexedHealthChecks:
+        wanted = create_filter(request.filter, c.HealthCheck)
         return await read(
             self._server,
             request,
             lambda: self._server.store.catalog.node_checks(request.node),
-            lambda rows: _allowed_checks(rows, call.authorizer),
+            lambda rows: _allowed_checks(rows, call.authorizer, wanted),
             c.IndexedHealthChecks,
         )
 
@@ -51,13 +54,14 @@ class Health:
     ) -> c.IndexedHealthChecks:
         if request.tag_filter:
             raise RequestError("Tag filtering is not supported")
+        wanted = create_filter(request.filter, c.HealthCheck)
         return await read(
             self._server,
             request,
             lambda: self._server.store.catalog.service_checks(
                 request.service_name, request.node_meta_filters
             ),
-            lambda rows: _allowed_checks(rows, call.authorizer),
+            lambda rows: _allowed_checks(rows, call.authorizer, wanted),
             c.IndexedHealthChecks,
             Sharing(self._reads, "ServiceChecks", call.authorizer),
         )
@@ -71,12 +75,13 @@ class Health:
         if (request.connect or request.ingress) and not may.service_read(request.service_name):
             return c.IndexedCheckServiceNodes()
         tags = wanted_tags(request)
-        wanted = request.node_meta_filters or {}
+        meta = request.node_meta_filters or {}
+        wanted = create_filter(request.filter, c.CheckServiceNode)
 
         def build(rows: list[c.CheckServiceNode]) -> dict[str, Any]:
-            if wanted:
-                rows = [r for r in rows if wanted.items() <= (r.node.meta or {}).items()]
-            return {"nodes": allowed_instances(rows, may)}
+            if meta:
+                rows = [r for r in rows if meta.items() <= (r.node.meta or {}).items()]
+            return {"nodes": wanted.rows(allowed_instances(rows, may))}
 
         self._server.metrics.incr(
             "consul.health.service.query", 1, (("service", request.service_name),)
@@ -100,13 +105,15 @@ def allowed_instances(
     return [r for r in rows if may.node_read(r.node.node) and may.service_read(r.service.service)]
 
 
-def _allowed_checks(rows: Iterable[c.HealthCheck], may: Authorizer) -> dict[str, Any]:
+def _allowed_checks(
+    rows: Iterable[c.HealthCheck], may: Authorizer, wanted: Filter
+) -> dict[str, Any]:
     allowed = [
         r
         for r in rows
         if may.node_read(r.node) and (not r.service_name or may.service_read(r.service_name))
     ]
-    return {"health_checks": allowed}
+    return {"health_checks": wanted.rows(allowed)}
 
 
 def endpoints(server: EndpointServer) -> list[Endpoint]:
