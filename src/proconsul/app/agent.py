@@ -353,6 +353,7 @@ def http_config(config: AgentConfig, default_token: Callable[[], str]) -> HttpAp
         ),
         block_endpoints=config.http.block_endpoints,
         kv_value_bytes_max=config.limits.kv_max_value_size,
+        txn_bytes_max=config.limits.txn_max_req_len,
         discovery_max_stale_ns=int(config.discovery_max_stale_s * 1e9),
         prometheus_retention_s=config.telemetry.prometheus_retention_time_s,
         dev_mode=config.dev_mode,

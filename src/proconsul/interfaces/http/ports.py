@@ -158,6 +158,7 @@ class HttpApiConfig:
     allow_write_from: tuple[IPv4Network | IPv6Network, ...] = ()
     block_endpoints: tuple[str, ...] = ()
     kv_value_bytes_max: int = KV_VALUE_BYTES_MAX
+    txn_bytes_max: int = KV_VALUE_BYTES_MAX
     discovery_max_stale_ns: int = 0
     prometheus_retention_s: float = 0.0
     """Prometheus output is refused unless positive, as in Consul."""

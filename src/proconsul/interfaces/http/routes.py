@@ -14,6 +14,7 @@ from proconsul.interfaces.http import (
     ops,
     session,
     snapshot,
+    txn,
 )
 from proconsul.interfaces.http.api import Handler, HttpApi, Route
 from proconsul.interfaces.http.ports import AgentPort, HttpApiConfig
@@ -89,6 +90,7 @@ def routes() -> dict[str, Route]:
         ("/v1/snapshot", ("GET", "PUT"), snapshot.snapshot),
         ("/v1/status/leader", GET, health.leader),
         ("/v1/status/peers", GET, health.peers),
+        ("/v1/txn", PUT, txn.txn),
     )
     return {pattern: Route(pattern, methods, handler) for pattern, methods, handler in table}
 
