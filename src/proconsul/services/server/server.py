@@ -125,6 +125,7 @@ class Server(ServerAnswers):
             metrics,
             self.rng,
         )
+        self.primary_appeared = Signal()
         self.federation_server = ServerFederation(self)
         self.replicator: Replicator | None = None
         if not identity.is_primary:
@@ -137,7 +138,6 @@ class Server(ServerAnswers):
         self._leader_task: asyncio.Task[None] | None = None
         self._ending = False
         self._started = asyncio.Event()
-        self.primary_appeared = Signal()
 
     # -- composition -----------------------------------------------------------------------
 
