@@ -42,6 +42,7 @@ from proconsul.util.errors import ConfigError, ProconsulError
 from proconsul.util.metrics import Metrics
 
 if TYPE_CHECKING:
+    from proconsul.app.dns import DnsInterface
     from proconsul.interfaces.xds.server import XdsServer
 
 log = logging.getLogger("proconsul.agent")
@@ -80,6 +81,7 @@ class _Process:
         self._failure: Exception | None = None
         self._resolver: Resolver | None = None
         self._http: HttpServer | None = None
+        self._dns: DnsInterface | None = None
 
     async def run(self) -> int:
         agent = Agent(build.agent_settings(self._config), self._metrics, self._core, self._reload)
@@ -92,6 +94,7 @@ class _Process:
             services, checks = definitions(self._config)
             await agent.start(services, checks)
             await self._serve_http(agent)
+            await self._serve_dns(agent)
             self._start_loops(agent)
             self._write_pid()
             log.info("agent: Consul agent running! node=%s", self._config.node_name)
@@ -102,6 +105,8 @@ class _Process:
         finally:
             if self._http is not None:
                 await self._http.aclose()
+            if self._dns is not None:
+                await self._dns.aclose()
             await self._scope.aclose()
             await agent.aclose()
             self._remove_pid()
@@ -145,6 +150,13 @@ class _Process:
             context = build.https_context(config.tls)
             for address in config.addresses.https:
                 await self._listen(server, address, context, "https")
+
+    async def _serve_dns(self, agent: Agent) -> None:
+        if self._config.addresses.dns:
+            from proconsul.app.dns import start_dns
+
+            token = lambda: self._config.acl.tokens.default  # noqa: E731
+            self._dns = await start_dns(agent, self._config, token)
 
     async def _listen(
         self, server: HttpServer, address: ListenAddress, tls: ssl.SSLContext | None, name: str
@@ -315,6 +327,8 @@ class _Process:
             core.limit_connections(new.limits.rpc_max_conns_per_client)
         else:
             core.limit_calls(new.limits.rpc_rate, new.limits.rpc_max_burst)
+        if self._dns is not None:
+            await self._dns.reload(new)
         self._agent.reconfigure(build.agent_settings(new))
         if isinstance(core, Server) and core.federation is not None and core.federation.refresher:
             core.federation.refresher.reload(new.primary_gateways)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
-from proconsul.config.model import AgentConfig
+from proconsul.config.model import AgentConfig, Dns
 
 _RELOADABLE = frozenset(
     {
@@ -21,6 +21,7 @@ _RELOADABLE = frozenset(
         "primary_gateways",
         "service_definitions",
         "tls",
+        *(f"dns.{f.name}" for f in dataclasses.fields(Dns) if f.name not in {"domain", "alt_domain"}),
     }
 )
 """Field paths of AgentConfig that `app.agent` takes over: what Consul does of the settings that there

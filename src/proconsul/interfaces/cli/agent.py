@@ -47,7 +47,7 @@ def banner(config: AgentConfig, node_id: str) -> str:
         "Datacenter": f"'{config.datacenter}' (Segment: '{'<all>' if config.server else ''}')",
         "Server": f"{_bool(config.server)} (Bootstrap: {_bool(config.bootstrap)})",
         "Client Addr": f"[{' '.join(config.addresses.client)}] (HTTP: {ports.http},"
-        f" HTTPS: {ports.https}, gRPC: {ports.grpc}, DNS: -1)",  # there is no DNS interface yet
+        f" HTTPS: {ports.https}, gRPC: {ports.grpc}, DNS: {ports.dns})",
         "Cluster Addr": f"{addresses.advertise} (LAN: {ports.serf_lan}, WAN: {ports.serf_wan})",
         "Encrypt": f"Gossip: {_bool(config.encrypt.key is not None)}, TLS-Outgoing:"
         f" {_bool(outgoing)}, TLS-Incoming: {_bool(config.tls.verifies_incoming_rpc)},"

@@ -1,1 +1,1 @@
-
+"""The DNS interface: questions become calls, answers become records (`agent/dns.go`)."""

@@ -1,0 +1,149 @@
+"""An answer while it is made, and how it is cut to size (`trimDNSResponse` in agent/dns.go). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from proconsul.interfaces.dns.settings import DnsSettings
+from proconsul.util.errors import WireError
+from proconsul.wire import dns
+from proconsul.wire.dns import Name, Record
+
+UDP_ANSWERS_MAX = 8
+"""Records of an answer over UDP without EDNS0, whatever the settings say."""
+UDP_BYTES = 512
+TCP_BYTES = 65523
+TCP_RECORDS_MAX = 4096
+TCP_SRV_RECORDS_MAX = 1024
+"""More SRV records never fit."""
+_NEARLY_FULL = 10
+_FAR_TOO_LARGE = 100
+_UDP_SPARE = 7
+
+
+@dataclass(slots=True)
+class Reply:
+    """The sections of one answer; `question` names its records that have no name of their own."""
+
+    question: dns.Question
+    compress: bool = True
+    rcode: int = dns.NOERROR
+    truncated: bool = False
+    answer: list[Record] = field(default_factory=list)
+    authority: list[Record] = field(default_factory=list)
+    additional: list[Record] = field(default_factory=list)
+
+    def size(self, compress: bool, at_most: int) -> int:
+        """Bytes of the message; exact only where it does not fit `at_most` without compression."""
+        own = self.question.name
+        total = dns.HEADER_BYTES + dns.name_bytes(own) + 4
+        sections = (self.answer, self.authority, self.additional)
+        total += sum(dns.record_bytes(record, own) for part in sections for record in part)
+        if not compress or total <= at_most:
+            return total
+        try:
+            return len(dns.encode(0, 0, self.question, sections))
+        except WireError:
+            return dns.MESSAGE_BYTES_MAX + 1
+
+
+def udp_answers_max(settings: DnsSettings) -> int:
+    """Records of an answer over UDP to who did not say what fits."""
+    return min(UDP_ANSWERS_MAX, settings.udp_answer_limit)
+
+
+def trim(
+    reply: Reply, settings: DnsSettings, edns: dns.Edns | None, *, tcp: bool, dropped: bool
+) -> None:
+    """Take away what does not fit, and say so if wanted. `dropped`: some was left out before."""
+    before = len(reply.answer)
+    if tcp:
+        srv = reply.question.qtype == dns.SRV
+        del reply.answer[TCP_SRV_RECORDS_MAX if srv else TCP_RECORDS_MAX :]
+        # As in Consul, what this limit took does not count as truncation.
+        before = len(reply.answer)
+        _fit(reply, TCP_BYTES, TCP_BYTES, reply.compress)
+    else:
+        at_most = max(UDP_BYTES, edns.udp_bytes if edns is not None else 0)
+        compress = reply.compress
+        limit = udp_answers_max(settings)
+        if at_most == UDP_BYTES and before > limit:
+            compress = False
+            known = _Additional(reply)
+            del reply.answer[max(limit, 0) :]
+            known.sync(reply)
+        _fit(reply, at_most - _UDP_SPARE, at_most, compress)
+    trimmed = dropped or len(reply.answer) < before
+    if trimmed and settings.enable_truncate:
+        reply.truncated = True
+
+
+def _fit(reply: Reply, limit: int, nominal: int, compress: bool) -> None:
+    """At least one record stays, whatever its size."""
+    if len(reply.answer) <= 1 or reply.size(compress, limit) <= limit:
+        return
+    known = _Additional(reply)
+    while len(reply.answer) > 1 and (size := reply.size(compress, limit)) > limit:
+        if size - nominal > _FAR_TOO_LARGE:
+            count = _most(reply, nominal, known, compress)
+        else:
+            count = len(reply.answer) - 1
+        del reply.answer[count:]
+        known.sync(reply)
+
+
+def _most(reply: Reply, at_most: int, known: _Additional, compress: bool) -> int:
+    """How many records fit, by bisection, that ends early where it is nearly full."""
+    whole = reply.answer
+    low, high = 0, len(whole) + 1
+    try:
+        while high - low > 1:
+            middle = (low + high) // 2
+            reply.answer = whole[:middle]
+            known.sync(reply)
+            size = reply.size(compress, 0)
+            if size > at_most:
+                high = middle
+            elif at_most - size < _NEARLY_FULL:
+                return middle
+            else:
+                low = middle
+        return low
+    finally:
+        reply.answer = whole
+
+
+class _Additional:
+    """The additional records by name, of each name the first; only what answers refer to stays."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._by_name: dict[Name, Record] = {}
+        for record in reply.additional:
+            name = reply.question.name if record.name is None else record.name
+            self._by_name.setdefault(dns.lower(name), record)
+
+    def sync(self, reply: Reply) -> None:
+        if self._by_name:
+            reply.additional = list(self._needed(reply.answer))
+
+    def _needed(self, answer: Iterable[Record]) -> Iterable[Record]:
+        resolved: set[Name] = set()
+        for record in answer:
+            if record.rtype != dns.SRV:
+                continue
+            target = dns.lower(_target(record))
+            while target not in resolved:
+                resolved.add(target)
+                found = self._by_name.get(target)
+                if found is None:
+                    break
+                yield found
+                if found.rtype != dns.CNAME:
+                    break
+                target = dns.lower(_target(found))
+
+
+def _target(record: Record) -> Name:
+    last = record.data[-1]
+    return last if isinstance(last, tuple) else ()
