@@ -17,6 +17,7 @@ from proconsul.domain import config_entries as c
 from proconsul.domain.base import GoStruct, SelfMarshalled, bytes_of, decode, encode, raw_bytes
 from proconsul.domain.catalog import ExposeConfig, MeshGatewayConfig
 from proconsul.domain.config_entry_forms import ConfigEntryError, make
+from proconsul.domain.mesh_requests import ServiceId
 from proconsul.domain.options import QueryMeta
 from proconsul.util.errors import WireError
 from proconsul.wire import msgpack
@@ -103,21 +104,11 @@ class ConfigEntryRequest(SelfMarshalled, frozen=True, gc=False):
         return cls(body.Op, body.Datacenter, unpack(kind, body.Entry), body.Token)
 
 
-class _Answer(SelfMarshalled, frozen=True, gc=False):
+class _Answer(QueryMeta, SelfMarshalled, frozen=True, gc=False):
     """`QueryMeta`, for answers that marshal themselves."""
 
-    index: int = 0
-    last_contact_ns: int = 0
-    known_leader: bool = False
-    consistency_level: str = ""
-
     def _meta(self) -> QueryMeta:
-        return QueryMeta(
-            index=self.index,
-            last_contact_ns=self.last_contact_ns,
-            known_leader=self.known_leader,
-            consistency_level=self.consistency_level,
-        )
+        return QueryMeta(**_fields_of(self))
 
 
 def _fields_of(meta: QueryMeta) -> dict[str, Any]:
@@ -202,12 +193,6 @@ class IndexedGenericConfigEntries(_Answer, frozen=True, gc=False):
 
         found = list(entries())
         return cls(entries=found, **_fields_of(decode(values.raw(), QueryMeta)))
-
-
-class ServiceId(GoStruct, frozen=True, gc=False):
-    """Go's `structs.ServiceID`."""
-
-    id: str = ""
 
 
 class UpstreamConfig(GoStruct, frozen=True, gc=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import field
 
 from proconsul.domain.base import GoStruct
+from proconsul.domain.catalog import MeshGatewayConfig
 from proconsul.domain.options import QueryOptions
 
 
@@ -43,7 +44,30 @@ class IntentionQueryMatch(GoStruct, frozen=True, gc=False):
     entries: list[IntentionMatchEntry] | None = None
 
 
+class IntentionQueryCheck(GoStruct, frozen=True, gc=False):
+    """Whether one may connect to the other; exact names."""
+
+    source_ns: str = field(default="", name="SourceNS")
+    source_name: str = ""
+    destination_ns: str = field(default="", name="DestinationNS")
+    destination_name: str = ""
+    source_type: str = ""
+
+
 class IntentionQueryRequest(QueryOptions, frozen=True, gc=False):
     datacenter: str = ""
     intention_id: str = ""
     match: IntentionQueryMatch | None = None
+    check: IntentionQueryCheck | None = None
+
+
+class DiscoveryChainRequest(QueryOptions, frozen=True, gc=False):
+    """The discovery chain of a service, as seen from a datacenter, with a proxy's own settings."""
+
+    name: str = ""
+    evaluate_in_datacenter: str = ""
+    evaluate_in_namespace: str = ""
+    override_mesh_gateway: MeshGatewayConfig = MeshGatewayConfig()
+    override_protocol: str = ""
+    override_connect_timeout_ns: int = 0
+    datacenter: str = ""

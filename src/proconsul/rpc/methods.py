@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proconsul.rpc.signatures import acl, core, ops
+from proconsul.rpc.signatures import acl, core, mesh, ops
 from proconsul.rpc.signatures.base import Empty
 from proconsul.rpc.signatures.core import RaftStats
 from proconsul.rpc.table import Method
@@ -10,5 +10,6 @@ from proconsul.rpc.table import Method
 __all__ = ["METHODS", "Empty", "RaftStats"]
 
 METHODS: dict[str, Method] = {
-    method.name: method for method in (*core.SIGNATURES, *acl.SIGNATURES, *ops.SIGNATURES)
+    method.name: method
+    for method in (*core.SIGNATURES, *acl.SIGNATURES, *mesh.SIGNATURES, *ops.SIGNATURES)
 }

@@ -1,17 +1,24 @@
-"""Reads of rows that are kept as they came: config entries and intentions (`state/rows`)."""
+"""Typed reads of what is kept as it came: config entries and intentions (`state/rows`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
+from proconsul.domain.base import decode
+from proconsul.domain.config_entries import ConfigEntry
+from proconsul.domain.config_entry_messages import of_row
+from proconsul.domain.intention import Intention, ordered
 from proconsul.state.rows import INTENTIONS, Row
 from proconsul.state.tables import CONFIG_ENTRIES, Tables
 from proconsul.state.watch import Answer, Watch, WatchRegistry
+from proconsul.wire import msgpack
+
+T = TypeVar("T")
 
 
 class MeshQueries:
-    """Rows are maps with byte keys, text as bytes."""
+    """The log has only entries of kinds that 1.8 knows: the state refuses others."""
 
     __slots__ = ("_tables", "_watches")
 
@@ -19,26 +26,37 @@ class MeshQueries:
         self._tables = tables
         self._watches = watches
 
-    def config_entries(self, kind: str = "") -> Answer[list[Row]]:
+    def config_entries(self, kind: str = "") -> Answer[list[ConfigEntry]]:
         """Those of one kind, or all, by kind and name."""
         t = self._tables()
-        rows = [t.config_entries[key] for key in sorted(t.config_entries) if kind in ("", key[0])]
-        watch = Watch(self._watches, (CONFIG_ENTRIES,))
-        return Answer(max(t.max_index(CONFIG_ENTRIES), 1), rows, watch)
+        keys = sorted(key for key in t.config_entries if kind in ("", key[0]))
+        return self._entries_answer([of_row(t.config_entries[key]) for key in keys])
 
-    def config_entry(self, kind: str, name: str) -> Row | None:
-        """One entry as of now."""
-        return self._tables().config_entries.get((kind, name))
+    def config_entry(self, kind: str, name: str) -> Answer[ConfigEntry | None]:
+        """One entry."""
+        row = self._tables().config_entries.get((kind, name))
+        return self._entries_answer(of_row(row) if row is not None else None)
 
-    def intentions(self) -> Answer[list[Row]]:
-        """All of them, those that decide first come first."""
+    def _entries_answer(self, value: T) -> Answer[T]:
         t = self._tables()
-        rows = sorted(t.opaque.get(INTENTIONS.record, {}).values(), key=_precedence)
+        watch = Watch(self._watches, (CONFIG_ENTRIES,))
+        return Answer(max(t.max_index(CONFIG_ENTRIES), 1), value, watch)
+
+    def intentions(self) -> Answer[list[Intention]]:
+        """All of them, those that decide first come first."""
+        rows = self._tables().opaque.get(INTENTIONS.record, {})
+        return self._intentions_answer(ordered(_intention(row) for row in rows.values()))
+
+    def intention(self, intention_id: str) -> Answer[Intention | None]:
+        """One by its id."""
+        row = self._tables().opaque.get(INTENTIONS.record, {}).get(intention_id.lower())
+        return self._intentions_answer(_intention(row) if row is not None else None)
+
+    def _intentions_answer(self, value: T) -> Answer[T]:
+        t = self._tables()
         watch = Watch(self._watches, (INTENTIONS.table,))
-        return Answer(max(t.max_index(INTENTIONS.table), 1), rows, watch)
+        return Answer(max(t.max_index(INTENTIONS.table), 1), value, watch)
 
 
-def _precedence(row: Row) -> tuple[Any, ...]:
-    """Consul's `IntentionPrecedenceSorter`: by precedence, then by names."""
-    names = (b"SourceNS", b"SourceName", b"DestinationNS", b"DestinationName")
-    return (-row.get(b"Precedence", 0), *(row.get(name, b"") for name in names))
+def _intention(row: Row) -> Intention:
+    return decode(msgpack.pack(row), Intention)

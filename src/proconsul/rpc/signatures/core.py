@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from msgspec import Raw
-
 from proconsul.domain import autopilot as ap
 from proconsul.domain import catalog as c
 from proconsul.domain import connect as ca
 from proconsul.domain import coordinate as co
 from proconsul.domain import federation as f
 from proconsul.domain import kv, txn
-from proconsul.domain import mesh_requests as mr
 from proconsul.domain import operator as op
 from proconsul.domain import options as o
 from proconsul.domain import session as ss
@@ -86,12 +83,6 @@ SIGNATURES = (
         c.DatacenterIndexedCheckServiceNodes,
         _LEADER,
     ),
-    Method("ConfigEntry.Get", mr.ConfigEntryQuery, Raw, _LEADER),
-    Method("ConfigEntry.List", mr.ConfigEntryQuery, Raw, _LEADER),
-    Method("ConfigEntry.ListAll", o.DCSpecificRequest, Raw, _LEADER),
-    Method("ConfigEntry.ResolveServiceConfig", mr.ServiceConfigRequest, Raw, _LEADER),
-    Method("Intention.List", o.DCSpecificRequest, Raw, _LEADER),
-    Method("Intention.Match", mr.IntentionQueryRequest, Raw, _LEADER),
     Method("ConnectCA.Roots", o.DCSpecificRequest, ca.IndexedCARoots, _LEADER),
     Method("ConnectCA.SignIntermediate", ca.CASignRequest, str, _LEADER, is_read=False),
     Method(

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from proconsul.rpc.endpoints import (
     catalog,
+    config_entries,
     connect_ca,
     federation,
     health,
+    intentions,
     internal,
     kvs,
-    mesh,
     operator,
     ops,
     session,
@@ -21,6 +22,7 @@ from proconsul.rpc.endpoints import (
 )
 from proconsul.rpc.table import EndpointTable
 from proconsul.services.server.gossip_ops import GossipOps
+from proconsul.services.server.mesh_replication import intentions_datacenter
 
 if TYPE_CHECKING:
     from proconsul.rpc.endpoints.internal import Coordinates
@@ -39,7 +41,13 @@ def endpoint_table(server: Server, coordinates: Coordinates) -> EndpointTable:
             *internal.endpoints(server, coordinates),
             *ops.endpoints(server, GossipOps(server)),
             *federation.endpoints(server, server.unix_ns),
-            *mesh.endpoints(server),
+            *config_entries.endpoints(server),
+            *intentions.endpoints(
+                server,
+                server.unix_ns,
+                lambda: server.resolve_token("").intention_default_allow(),
+                intentions_datacenter(server),
+            ),
             *txn.endpoints(server),
             *session.endpoints(
                 server,
