@@ -11,6 +11,7 @@ from proconsul.domain import catalog as c
 from proconsul.domain import coordinate as co
 from proconsul.domain import options as o
 from proconsul.domain.errors import PermissionDeniedError
+from proconsul.domain.filter import create_filter
 from proconsul.domain.messages import MessageType
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
 from proconsul.rpc.endpoints.health import allowed_instances
@@ -43,11 +44,13 @@ class Internal:
         self, options: o.QueryOptions, node: str | None, call: Call
     ) -> c.IndexedNodeDump:
         may = call.authorizer.node_read
+        # Consul's NodeInfo takes no filter.
+        wanted = create_filter(options.filter if node is None else "", c.NodeInfo)
         return await read(
             self._server,
             options,
             lambda: self._server.store.catalog.node_dump(node),
-            lambda rows: {"dump": [r for r in rows if may(r.node)]},
+            lambda rows: {"dump": wanted.rows([r for r in rows if may(r.node)])},
             c.IndexedNodeDump,
         )
 
@@ -55,11 +58,12 @@ class Internal:
         self, request: o.ServiceDumpRequest, call: Call
     ) -> c.IndexedCheckServiceNodes:
         kind = request.service_kind if request.use_service_kind else None
+        wanted = create_filter(request.filter, c.CheckServiceNode)
         return await read(
             self._server,
             request,
             lambda: self._server.store.catalog.service_dump(kind),
-            lambda rows: {"nodes": allowed_instances(rows, call.authorizer)},
+            lambda rows: {"nodes": wanted.rows(allowed_instances(rows, call.authorizer))},
             c.IndexedCheckServiceNodes,
         )
 
