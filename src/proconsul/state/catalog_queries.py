@@ -128,8 +128,10 @@ class CatalogQueries:
         node_meta: dict[str, str] | None = None,
         connect: bool = False,
     ) -> Answer[list[ServiceNode]]:
-        """Instances of a service with their nodes' data, flat."""
+        """Instances of a service, or of any that has `address`, with their nodes' data, flat."""
         t = self._tables()
+        if address and not name:
+            return self._at_address(t, address)
         keys, names = self._instances(t, name, connect)
         index = self._service_index(t, name, names, checks=False)
         rows = []
@@ -141,6 +143,15 @@ class CatalogQueries:
                 continue
             rows.append(_service_node(node, service))
         return Answer(index, rows, self._service_watch(name, names, connect))
+
+    def _at_address(self, t: Tables, address: str) -> Answer[list[ServiceNode]]:
+        rows = [
+            _service_node(t.nodes[key], instances[at])
+            for key, instances in sorted(t.services.items())
+            for at in sorted(instances)
+            if _has_address(instances[at], address)
+        ]
+        return Answer(max(t.max_index(NODES, SERVICES), 1), rows, self._watch(NODES, SERVICES))
 
     def check_service_nodes(
         self, name: str, *, tags: Iterable[str] = (), connect: bool = False
