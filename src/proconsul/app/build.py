@@ -185,6 +185,7 @@ def server_config(config: AgentConfig, replication_token: Callable[[], str]) -> 
         session_ttl_min_s=config.session_ttl_min_s or SESSION_TTL_MIN_S,
         autopilot=_autopilot(config),
         connect_enabled=config.connect.enabled,
+        ca_config=config.connect.ca_config,
         mesh_gateway_federation=config.federates_through_gateways,
         federation_prune_s=config.federation_state_prune_interval_s,
         replication_token=replication_token,

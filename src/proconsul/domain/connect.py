@@ -103,3 +103,13 @@ class IssuedCert(GoStruct, frozen=True, gc=False):
     raw_valid_before: Raw = ZERO_TIME
     create_index: Uint64 = 0
     modify_index: Uint64 = 0
+
+
+class SignedResponse(GoStruct, frozen=True, gc=False):
+    """What AutoEncrypt gives an agent: its certificate, and whom to trust."""
+
+    issued_cert: IssuedCert = IssuedCert()
+    connect_ca_roots: IndexedCARoots = field(default=IndexedCARoots(), name="ConnectCARoots")
+    manual_ca_roots: list[str] | None = field(default=None, name="ManualCARoots")
+    gossip_key: str = ""
+    verify_server_hostname: bool = False

@@ -85,6 +85,11 @@ class TlsContexts:
         self.config = config
         self._contexts = {}
 
+    @property
+    def agent_cas(self) -> list[str]:
+        """The CAs of the agents' certificates, as PEM texts. Raises `ConfigError`."""
+        return _authorities(self.config)
+
     def client(self, *, verify: bool = True, alpn: str | None = None) -> ssl.SSLContext:
         """For dialling. `verify` demands a chain to our CA; names are not OpenSSL's business."""
         names = (alpn,) if alpn else ()
@@ -142,13 +147,17 @@ def _build(config: TlsConfig, protocol: int, *, verify: bool) -> ssl.SSLContext:
     return context
 
 
-def _load_authorities(context: ssl.SSLContext, config: TlsConfig) -> None:
-    pems = list(config.ca_pems)
+def _authorities(config: TlsConfig) -> list[str]:
+    """Those of files; what AutoEncrypt added is not among them."""
     sources = [Path(config.ca_file)] if config.ca_file else []
     if not config.ca_file and config.ca_path:
         sources = sorted(path for path in Path(config.ca_path).iterdir() if path.is_file())
     key = "ca_file" if config.ca_file else "ca_path"
-    pems.extend(_read(path, key) for path in sources)
+    return [_read(path, key) for path in sources]
+
+
+def _load_authorities(context: ssl.SSLContext, config: TlsConfig) -> None:
+    pems = [*config.ca_pems, *_authorities(config)]
     if not pems:
         raise ConfigError("no CA certificate to verify peers with: set ca_file or ca_path")
     for pem in pems:

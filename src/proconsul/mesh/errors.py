@@ -15,3 +15,7 @@ class ProxyDeniedError(ProconsulError):
 
 class SigningRequestError(ProconsulError):
     """A certificate is not signed: what is wrong with the request."""
+
+
+class CertificateError(ProconsulError):
+    """A certificate or key of the mesh that cannot be used, and why."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proconsul.rpc.signatures import acl, core, mesh, ops
+from proconsul.rpc.signatures import acl, connect_ca, core, mesh, ops
 from proconsul.rpc.signatures.base import Empty
 from proconsul.rpc.signatures.core import RaftStats
 from proconsul.rpc.table import Method
@@ -11,5 +11,11 @@ __all__ = ["METHODS", "Empty", "RaftStats"]
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for method in (*core.SIGNATURES, *acl.SIGNATURES, *mesh.SIGNATURES, *ops.SIGNATURES)
+    for method in (
+        *core.SIGNATURES,
+        *acl.SIGNATURES,
+        *connect_ca.SIGNATURES,
+        *mesh.SIGNATURES,
+        *ops.SIGNATURES,
+    )
 }

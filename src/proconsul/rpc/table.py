@@ -49,6 +49,7 @@ class Requires(Enum):
     KEYRING = "keyring:read or keyring:write"
     QUERY_READ = "query:read, by filtering"
     QUERY_WRITE = "query:write"
+    LEAF = "service:write or node:write of whom a certificate is for"
 
 
 class UnknownMethod(ProconsulError):

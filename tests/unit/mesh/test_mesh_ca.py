@@ -9,13 +9,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from proconsul.mesh.ca import create_root, sign_intermediate
-from proconsul.mesh.errors import SigningRequestError
+from proconsul.domain.spiffe import SigningId
+from proconsul.mesh.ca import Authority, chain, create_root, cross_sign, sign_intermediate
+from proconsul.mesh.certificates import facts_of, half_life_over, key_pem_of, load_key
+from proconsul.mesh.errors import CertificateError, SigningRequestError
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 CLUSTER = "11111111-2222-3333-4444-555555555555"
 YEAR = timedelta(days=365)
-ROOT = create_root(CLUSTER, ec.generate_private_key(ec.SECP256R1()), 7, NOW)
+TRUST = SigningId(CLUSTER)
+KEY = ec.generate_private_key(ec.SECP256R1())
+ROOT = Authority(create_root(TRUST, "pri-1.consul.ca", KEY, 7, NOW), key_pem_of(KEY))
+ROOT_END = facts_of(ROOT.certificate_pem).not_after
 
 
 def _request(*uris: str, key: ec.EllipticCurvePrivateKey | None = None) -> str:
@@ -30,7 +35,7 @@ def _request(*uris: str, key: ec.EllipticCurvePrivateKey | None = None) -> str:
 
 
 def _sign(request: str, valid: timedelta = YEAR, now: datetime = NOW) -> x509.Certificate:
-    pem = sign_intermediate(request, ROOT.certificate_pem, ROOT.key_pem, CLUSTER, 42, now, valid)
+    pem = sign_intermediate(request, ROOT, TRUST, 42, now, valid)
     return x509.load_pem_x509_certificate(pem.encode())
 
 
@@ -63,8 +68,8 @@ def test_it_begins_a_little_earlier_and_ends_in_time() -> None:
 
 
 def test_it_never_outlives_the_root() -> None:
-    late = ROOT.not_after - timedelta(days=30)
-    assert _sign(_request(), now=late).not_valid_after_utc == ROOT.not_after
+    late = ROOT_END - timedelta(days=30)
+    assert _sign(_request(), now=late).not_valid_after_utc == ROOT_END
 
 
 @pytest.mark.parametrize(
@@ -102,3 +107,40 @@ def test_refuses_a_key_that_no_consul_can_use() -> None:
     pem = made.public_bytes(serialization.Encoding.PEM).decode()
     with pytest.raises(SigningRequestError, match="neither EC nor RSA"):
         _sign(pem)
+
+
+def test_a_cross_signed_root_is_the_same_to_its_leaves() -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    new = create_root(TRUST, "pri-2.consul.ca", key, 8, NOW)
+    crossed = x509.load_pem_x509_certificate(cross_sign(new, ROOT, 9, NOW, YEAR).encode())
+    root = x509.load_pem_x509_certificate(new.encode())
+    crossed.verify_directly_issued_by(x509.load_pem_x509_certificate(ROOT.certificate_pem.encode()))
+    assert crossed.subject == root.subject
+    assert crossed.public_key() == root.public_key()
+    for kind in (x509.SubjectKeyIdentifier, x509.SubjectAlternativeName, x509.BasicConstraints):
+        ours = crossed.extensions.get_extension_for_class(kind)
+        assert ours == root.extensions.get_extension_for_class(kind)
+    assert crossed.not_valid_after_utc == NOW + YEAR
+    brief = x509.load_pem_x509_certificate(
+        cross_sign(new, ROOT, 9, NOW, timedelta(hours=2)).encode()
+    )
+    assert brief.not_valid_after_utc == NOW + timedelta(days=7)
+
+
+def test_a_chain_holds_each_certificate_once_the_issuer_first() -> None:
+    assert chain("leaf\n", "own", ["crossed\n", "own\n"]) == "leaf\nown\ncrossed\n"
+    assert chain("leaf", "", []) == "leaf\n"
+
+
+def test_half_of_a_life() -> None:
+    end = NOW + timedelta(hours=2)
+    assert not half_life_over(NOW, end, NOW + timedelta(minutes=59))
+    assert half_life_over(NOW, end, NOW + timedelta(minutes=60))
+
+
+def test_what_is_no_key_is_never_shown() -> None:
+    secret = "-----BEGIN EC PRIVATE KEY-----\nc2VjcmV0\n-----END EC PRIVATE KEY-----\n"
+    with pytest.raises(CertificateError, match="cannot be read") as refused:
+        load_key(secret)
+    assert "c2VjcmV0" not in str(refused.value)
+    assert ROOT.key_pem not in repr(ROOT)

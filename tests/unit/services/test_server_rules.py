@@ -13,16 +13,11 @@ from server_support import server_config
 
 from proconsul.core.gossip.serf import Member, MemberStatus
 from proconsul.domain import catalog as c
-from proconsul.domain import connect as ca
 from proconsul.domain.messages import MessageType, encode_command
-from proconsul.domain.options import DCSpecificRequest
-from proconsul.federation.rate import Signal
 from proconsul.services.server import reconcile
 from proconsul.services.server.bootstrap import first_configuration, may_bootstrap, raft_address
-from proconsul.services.server.ca import follow_primary, initialize_primary
 from proconsul.services.server.fsm import RaftFsm
 from proconsul.services.server.tags import client_tags, is_agent, lan_merge, server_tags, wan_merge
-from proconsul.util.errors import ProconsulError
 from proconsul.wire.raft import Suffrage
 
 CONFIG = server_config("s1", bootstrap_expect=3)
@@ -161,51 +156,6 @@ def test_what_members_need_written() -> None:
         assert plain.service is None
 
     asyncio.run(run())
-
-
-def test_the_primary_makes_one_root_and_secondaries_adopt_it() -> None:
-    primary, secondary = _State(), _State()
-
-    async def roots(request: DCSpecificRequest) -> ca.IndexedCARoots:
-        found, config = primary.store.connect.roots_and_config().value
-        calls.append(request.min_query_index)
-        if len(calls) == 1:
-            raise ProconsulError("no path")
-        if len(calls) == 2:
-            return ca.IndexedCARoots(index=1)
-        if request.min_query_index:
-            await asyncio.sleep(60)
-        domain = f"{config.cluster_id}.consul" if config else ""
-        return ca.IndexedCARoots(trust_domain=domain, roots=found, index=0)
-
-    calls: list[int] = []
-
-    async def run() -> None:
-        await initialize_primary(primary.store, "dc1", primary.apply)
-        index = primary.index
-        await initialize_primary(primary.store, "dc1", primary.apply)
-        assert primary.index == index
-        appeared = Signal()
-        following = asyncio.get_running_loop().create_task(
-            follow_primary(secondary.store, "dc2", "dc1", secondary.apply, roots, appeared)
-        )
-        async with asyncio.timeout(10):
-            while secondary.store.connect.active_root().value is None:
-                appeared.fire()
-                await asyncio.sleep(0.01)
-            while calls[-1] == 0:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        following.cancel()
-        await asyncio.wait([following])
-
-    asyncio.run(run())
-    assert calls[-1] == 1  # an index of 0 would not have blocked
-    ours, theirs = primary.store.connect, secondary.store.connect
-    mine, its = ours.config().value, theirs.config().value
-    assert mine is not None
-    assert its is not None
-    assert mine.cluster_id == its.cluster_id
-    assert [r.id for r in ours.roots().value] == [r.id for r in theirs.roots().value]
 
 
 def _restore(fsm: RaftFsm, snapshot: bytes) -> None:

@@ -1,96 +1,157 @@
-"""`ConnectCA.SignIntermediate` (agent/consul/connect_ca_endpoint.go): the primary's CA at work.
+"""`ConnectCA` and `AutoEncrypt` (agent/consul/connect_ca_endpoint.go, auto_encrypt_endpoint.go).
 
-The servers of a secondary ask for a certificate with which they sign their own leaves. Roots are
-answered in `endpoints/federation.py`.
+Who may have what signed is asked here; the CA itself is in `services.server.ca`. Roots are answered
+in `endpoints/federation.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
 from proconsul.domain import connect as ca
+from proconsul.domain import options as o
 from proconsul.domain.errors import PermissionDeniedError
-from proconsul.domain.messages import MessageType
+from proconsul.domain.spiffe import AgentId, ServiceId
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
-from proconsul.util.goduration import parse_duration_ns
+
+Ask: TypeAlias = Callable[[str, Any], Awaitable[Any]]
 
 log = logging.getLogger("proconsul.connect.ca")
 
-INTERMEDIATE_TTL = timedelta(days=365)
 NOT_PRIMARY = "not the primary datacenter"
 NOT_ENABLED = "Connect must be enabled in order to use this endpoint"
+AUTO_ENCRYPT_OFF = "AutoEncrypt.AllowTLS must be enabled in order to use this endpoint"
+
+
+class Authority(Protocol):
+    """The datacenter's CA, as far as endpoints ask it. All may raise `ProconsulError`."""
+
+    @property
+    def config(self) -> ca.CAConfiguration | None: ...
+
+    async def update_configuration(self, given: ca.CAConfiguration) -> None: ...
+
+    async def sign_intermediate(self, request_pem: str) -> str: ...
+
+    async def identify(self, request_pem: str) -> ServiceId | AgentId:
+        """Who a leaf is asked for; refuses what nobody may have."""
+        ...
+
+    async def sign(self, request_pem: str, identity: ServiceId | AgentId) -> ca.IssuedCert: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectSettings:
+    """`agent_cas` are the agents' own CAs (`ca_file`), which AutoEncrypt hands out."""
+
+    enabled: bool
+    is_primary: bool
+    auto_encrypt: bool = False
+    agent_cas: Callable[[], Sequence[str]] = tuple
+    verify_server_hostname: bool = False
 
 
 class ConnectCa:
-    """Signing for other datacenters. Only the primary's leader has the key."""
+    """Signing for services, agents and other datacenters, and the CA's settings."""
 
     def __init__(
-        self, server: EndpointServer, unix_ns: Callable[[], int], *, enabled: bool, primary: bool
+        self, server: EndpointServer, authority: Authority, settings: ConnectSettings
     ) -> None:
-        self._server, self._unix_ns = server, unix_ns
-        self._enabled, self._primary = enabled, primary
+        self._server, self._authority, self._settings = server, authority, settings
+
+    def _enabled(self) -> None:
+        if not self._settings.enabled:
+            raise RequestError(NOT_ENABLED)
+
+    async def get_configuration(
+        self, _request: o.DCSpecificRequest, call: Call
+    ) -> ca.CAConfiguration:
+        self._enabled()
+        if not call.authorizer.operator_write():
+            raise PermissionDeniedError
+        return self._authority.config or ca.CAConfiguration()
+
+    async def set_configuration(self, request: ca.CARequest, call: Call) -> None:
+        self._enabled()
+        if not call.authorizer.operator_write():
+            raise PermissionDeniedError
+        if request.config is None:
+            raise RequestError("CA configuration is missing in the request")
+        await self._authority.update_configuration(request.config)
+
+    async def sign(self, request: ca.CASignRequest, call: Call) -> ca.IssuedCert:
+        self._enabled()
+        identity = await self._authority.identify(request.csr)
+        rights = call.authorizer
+        if isinstance(identity, ServiceId):
+            allowed = rights.service_write(identity.service)
+        else:
+            allowed = rights.node_write(identity.agent)
+        if not allowed:
+            raise PermissionDeniedError
+        return await self._authority.sign(request.csr, identity)
 
     async def sign_intermediate(self, request: ca.CASignRequest, call: Call) -> str:
-        if not self._enabled:
-            raise RequestError(NOT_ENABLED)
-        if not self._primary:
+        self._enabled()
+        if not self._settings.is_primary:
             raise RequestError(NOT_PRIMARY)
         if not call.authorizer.operator_write():
             raise PermissionDeniedError
-        config, provider = self._authority()
-        serial = await self._server.apply(
-            MessageType.CONNECT_CA,
-            ca.CARequest(op=ca.CA_INCREMENT_PROVIDER_SERIAL, datacenter=self._server.datacenter),
-        )
-        signed = await asyncio.to_thread(
-            _sign,
-            request.csr,
-            provider.root_cert,
-            provider.private_key,
-            config.cluster_id,
-            int(serial),
-            datetime.fromtimestamp(self._unix_ns() / 1e9, UTC),
-            _ttl(config.config or {}),
-        )
-        log.info("signed the intermediate CA certificate of another datacenter: serial=%d", serial)
+        signed = await self._authority.sign_intermediate(request.csr)
+        log.info("signed the intermediate CA certificate of another datacenter")
         return signed
 
-    def _authority(self) -> tuple[ca.CAConfiguration, ca.CAConsulProviderState]:
-        connect = self._server.store.connect
-        config, root = connect.config().value, connect.active_root().value
-        provider = connect.signing_state(root) if root is not None else None
-        if config is None or provider is None or not provider.private_key:
-            raise RequestError("internal error: CA provider is nil")
-        return config, provider
 
+class AutoEncrypt:
+    """Certificates for agents that have none yet, by any server: the leader signs them."""
 
-def _sign(*arguments: Any) -> str:
-    # X.509 costs memory and time at its first use: only a primary with secondaries pays, in a thread
-    from proconsul.mesh.ca import sign_intermediate
+    def __init__(self, server: EndpointServer, ask: Ask, settings: ConnectSettings) -> None:
+        self._server, self._ask, self._settings = server, ask, settings
 
-    return sign_intermediate(*arguments)
-
-
-def _ttl(config: dict[str, Any]) -> timedelta:
-    """`IntermediateCertTTL`: text, or nanoseconds where a Go server has written it."""
-    given = config.get("IntermediateCertTTL")
-    try:
-        ns = parse_duration_ns(given) if isinstance(given, str) else int(given or 0)
-    except (TypeError, ValueError):
-        ns = 0
-    return timedelta(microseconds=ns // 1000) if ns > 0 else INTERMEDIATE_TTL
+    async def sign(self, request: ca.CASignRequest, _call: Call) -> ca.SignedResponse:
+        settings = self._settings
+        if not settings.enabled:
+            raise RequestError(NOT_ENABLED)
+        if not settings.auto_encrypt:
+            raise RequestError(AUTO_ENCRYPT_OFF)
+        if request.datacenter not in ("", self._server.datacenter):
+            raise RequestError("insecure dialing prohibited between datacenters")
+        roots = await self._ask(
+            "ConnectCA.Roots", o.DCSpecificRequest(datacenter=self._server.datacenter)
+        )
+        return ca.SignedResponse(
+            issued_cert=await self._ask("ConnectCA.Sign", request),
+            connect_ca_roots=roots,
+            manual_ca_roots=list(settings.agent_cas()) or None,
+            verify_server_hostname=settings.verify_server_hostname,
+        )
 
 
 def endpoints(
-    server: EndpointServer, unix_ns: Callable[[], int], *, enabled: bool, primary: bool
+    server: EndpointServer,
+    authority: Authority,
+    settings: ConnectSettings,
+    ask: Ask,
 ) -> list[Endpoint]:
-    """What is served of `ConnectCA`, besides the roots."""
-    it = ConnectCa(server, unix_ns, enabled=enabled, primary=primary)
-    method = METHODS["ConnectCA.SignIntermediate"]
-    return [Endpoint(method, Requires.OPERATOR_WRITE, it.sign_intermediate)]
+    """All of `ConnectCA` but the roots, and `AutoEncrypt`; `ask` calls endpoints of the leader."""
+    it = ConnectCa(server, authority, settings)
+    return [
+        Endpoint(
+            METHODS["ConnectCA.ConfigurationGet"], Requires.OPERATOR_WRITE, it.get_configuration
+        ),
+        Endpoint(
+            METHODS["ConnectCA.ConfigurationSet"], Requires.OPERATOR_WRITE, it.set_configuration
+        ),
+        Endpoint(METHODS["ConnectCA.Sign"], Requires.LEAF, it.sign),
+        Endpoint(
+            METHODS["ConnectCA.SignIntermediate"], Requires.OPERATOR_WRITE, it.sign_intermediate
+        ),
+        Endpoint(
+            METHODS["AutoEncrypt.Sign"], Requires.LEAF, AutoEncrypt(server, ask, settings).sign
+        ),
+    ]

@@ -84,7 +84,6 @@ SIGNATURES = (
         _LEADER,
     ),
     Method("ConnectCA.Roots", o.DCSpecificRequest, ca.IndexedCARoots, _LEADER),
-    Method("ConnectCA.SignIntermediate", ca.CASignRequest, str, _LEADER, is_read=False),
     Method(
         "Operator.RaftGetConfiguration",
         o.DCSpecificRequest,

@@ -10,13 +10,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from proconsul.core.gossip.serf import Member, MemberStatus
 from proconsul.core.raft.types import NotLeader
 from proconsul.domain import coordinate as co
 from proconsul.domain import errors
 from proconsul.domain.acl import AllowAll, Authorizer
 from proconsul.domain.autopilot import OperatorHealthReply
-from proconsul.domain.connect import IndexedCARoots
+from proconsul.domain.connect import CASignRequest, IndexedCARoots
 from proconsul.domain.messages import IGNORE_UNKNOWN_TYPE_FLAG, MessageType, encode_command
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
@@ -24,6 +26,7 @@ from proconsul.federation.rate import Signal
 from proconsul.rpc.dialer import Destination
 from proconsul.rpc.server_meta import ServerMeta
 from proconsul.rpc.snapshot_stream import Answer
+from proconsul.services.server.ca_secondary import PrimaryCa, SecondaryCa
 from proconsul.services.server.datacenter_maps import round_trip_s, wan_maps
 from proconsul.state.errors import StateError
 from proconsul.state.store import Store
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from proconsul.rpc.listener import RpcListener
     from proconsul.rpc.pool import ConnectionPool
     from proconsul.rpc.router import Router
+    from proconsul.services.server.ca import CertificateAuthority
     from proconsul.services.server.config import ServerConfig
     from proconsul.services.server.fsm import RaftFsm
     from proconsul.services.server.leader import LeaderDuties
@@ -63,6 +67,8 @@ class ServerAnswers:
     wan: GossipPool | None
     views: RaftViews
     snapshots: Snapshots
+    ca: CertificateAuthority
+    primary_appeared: Signal
     _fsm: RaftFsm
     _forwarder: Forwarder
     _listener: RpcListener
@@ -224,13 +230,22 @@ class ServerAnswers:
         """Ask another datacenter's servers, whatever the request's own datacenter is."""
         return await self._forwarder.call_datacenter(method, datacenter, request)
 
-    async def primary_roots(self, request: DCSpecificRequest) -> IndexedCARoots:
-        """`ConnectCA.Roots` of the primary datacenter."""
+    def secondary_ca(self) -> SecondaryCa:
+        """What keeps our CA in step with the primary's."""
+
+        async def roots(request: DCSpecificRequest) -> IndexedCARoots:
+            found: IndexedCARoots = await self._forwarder.call_datacenter(
+                "ConnectCA.Roots", primary, request
+            )
+            return found
+
+        async def sign(request: CASignRequest) -> str:
+            request = replace(request, token=self.config.replication_token())
+            method = "ConnectCA.SignIntermediate"
+            return str(await self._forwarder.call_datacenter(method, primary, request))
+
         primary = self.config.identity.primary_datacenter
-        roots: IndexedCARoots = await self._forwarder.call_datacenter(
-            "ConnectCA.Roots", primary, request
-        )
-        return roots
+        return SecondaryCa(self.ca, PrimaryCa(primary, roots, sign), self.primary_appeared)
 
     def datacenters(self) -> list[str]:
         """Known datacenters, nearest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from proconsul.core.gossip.memberlist import MemberlistConfig
 from proconsul.core.raft.types import Config as RaftConfig
@@ -70,6 +71,10 @@ class ServerConfig:
     coordinate_update_s: float = 5.0
     autopilot: AutopilotConfig = DEFAULT_AUTOPILOT
     connect_enabled: bool = False
+    ca_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """`connect.ca_config`, with which a new mesh CA begins."""
+    auto_encrypt: bool = False
+    """`auto_encrypt.allow_tls`: clients may get their certificates from the mesh CA."""
     mesh_gateway_federation: bool = False
     federation_anti_entropy: bool = True
     federation_prune_s: float = 3600.0

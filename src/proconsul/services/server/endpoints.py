@@ -21,6 +21,7 @@ from proconsul.rpc.endpoints import (
     txn,
 )
 from proconsul.rpc.table import EndpointTable
+from proconsul.services.server.ca_signing import LeafSigner, connect_settings
 from proconsul.services.server.gossip_ops import GossipOps
 from proconsul.services.server.mesh_replication import intentions_datacenter
 
@@ -56,10 +57,7 @@ def endpoint_table(server: Server, coordinates: Coordinates) -> EndpointTable:
                 lambda: str(uuid.uuid4()),
             ),
             *connect_ca.endpoints(
-                server,
-                server.unix_ns,
-                enabled=server.config.connect_enabled,
-                primary=server.config.identity.is_primary,
+                server, LeafSigner.of(server), connect_settings(server), server.call
             ),
         ]
     )

@@ -19,7 +19,7 @@ from proconsul.drivers.channel import Channel, Overflow
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.timing import timed
 from proconsul.federation.anti_entropy import FederationStateAntiEntropy, prune_forever
-from proconsul.services.server import ca, reconcile
+from proconsul.services.server import reconcile
 from proconsul.services.server.autopilot import Autopilot
 from proconsul.services.server.membership import RaftMembership
 from proconsul.services.server.tags import NEW_LEADER_EVENT
@@ -89,8 +89,12 @@ class LeaderDuties:
         _ = start("tombstones", self._reap_tombstones)
         _ = start("autopilot", self.autopilot.run)
         _ = start("sessions", server.session_timers.run)
-        if config.connect_enabled and not identity.is_primary:
-            _ = start("ca", self._follow_ca)
+        if config.connect_enabled:
+            _ = start("ca-pruning", server.ca.prune_forever)
+            if not identity.is_primary:
+                secondary = server.secondary_ca()
+                _ = start("ca", secondary.follow)
+                _ = start("ca-renewal", secondary.renew_forever)
         if not identity.is_primary and (replicator := server.replicator) is not None:
             _ = start("federation-state-replication", replicator.run)
         if config.federation_anti_entropy:
@@ -116,19 +120,7 @@ class LeaderDuties:
             )
             await server.apply(MessageType.AUTOPILOT, request)
         if server.config.connect_enabled and server.config.identity.is_primary:
-            await ca.initialize_primary(server.store, server.datacenter, server.apply)
-
-    async def _follow_ca(self) -> None:
-        server = self._server
-        primary = server.config.identity.primary_datacenter
-        await ca.follow_primary(
-            server.store,
-            server.datacenter,
-            primary,
-            server.apply,
-            server.primary_roots,
-            server.primary_appeared,
-        )
+            await server.ca.initialize_primary()
 
     async def _prune(self) -> None:
         server = self._server

@@ -41,6 +41,7 @@ from proconsul.rpc.server_session import RpcServerSession
 from proconsul.services.server import departure, peers_file
 from proconsul.services.server.answers import ServerAnswers
 from proconsul.services.server.bootstrap import PEER_QUERY_S, Bootstrapper, raft_address
+from proconsul.services.server.ca import CertificateAuthority
 from proconsul.services.server.config import ServerConfig
 from proconsul.services.server.endpoints import endpoint_table
 from proconsul.services.server.federation import Federation, ServerFederation
@@ -118,6 +119,9 @@ class Server(ServerAnswers):
         self._lock_delays = LockDelays(time.monotonic)
         self.store.on_lock_delay = self._lock_delays.begin
         self._coordinates = Coordinates(self, self.wan_coordinates)
+        self.ca = CertificateAuthority(
+            self, is_primary=identity.is_primary, initial=config.ca_config
+        )
         self._forwarder = Forwarder(
             ForwardConfig(identity.datacenter, identity.primary_datacenter, config.rpc_hold_s),
             self,
