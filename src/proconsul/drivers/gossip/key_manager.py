@@ -7,14 +7,13 @@ internal`; what they say is counted.
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode
-from binascii import Error as Base64Error
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proconsul.core.gossip.serf import QueryParams, SerfError
 from proconsul.core.gossip.serf.internal import PREFIX
+from proconsul.util import gobase64
 from proconsul.util.errors import WireError
 from proconsul.wire import serf as wire
 from proconsul.wire.serf_decode import decode_key_response
@@ -59,9 +58,9 @@ class KeyManager:
     async def _ask(self, query: str, key: str, relay_factor: int) -> KeyOutcome:
         outcome = KeyOutcome()
         try:
-            raw = b64decode(key, validate=True)
-        except (Base64Error, ValueError):
-            outcome.error = f"illegal base64 data at input byte {_illegal_at(key)}"
+            raw = gobase64.decode(key)
+        except ValueError as error:
+            outcome.error = str(error)
             return outcome
         nodes = self._pool.alive_count()
         try:
@@ -81,14 +80,6 @@ class KeyManager:
         elif len(result.responses) != nodes:
             outcome.error = f"{len(result.responses)}/{nodes} nodes reported success"
         return outcome
-
-
-def _illegal_at(text: str) -> int:
-    """Where Go's decoder gives up: at the first foreign character, else in the last quantum."""
-    for at, char in enumerate(text):
-        if not (char.isascii() and (char.isalnum() or char in "+/")):
-            return at
-    return len(text) // 4 * 4
 
 
 def _count(outcome: KeyOutcome, name: str, data: bytes) -> bool:

@@ -24,13 +24,13 @@ FILTER_FLAGS = (
 
 def check_filters(parsed: Parsed) -> dict[str, str]:
     """The filters as query parameters. Raises `CommandError`."""
-    from proconsul.services.agent.events import regex_problem
+    from proconsul.domain.regexps import RegexpError, compile_regexp
 
     for name in ("node", "service", "tag"):
-        if (problem := regex_problem(parsed[name])) is not None:
-            raise CommandError(
-                f"Failed to compile {name} filter regexp: error parsing regexp: {problem}"
-            )
+        try:
+            compile_regexp(parsed[name])
+        except RegexpError as error:
+            raise CommandError(f"Failed to compile {name} filter regexp: {error}") from None
     if parsed["tag"] and not parsed["service"]:
         raise CommandError("Cannot provide tag filter without service filter.")
     return {name: parsed[name] for name in ("node", "service", "tag") if parsed[name]}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import sys
 from typing import Any
 
@@ -19,6 +17,7 @@ from proconsul.interfaces.cli.command import (
     connect,
     out,
 )
+from proconsul.util import gobase64
 
 _API = (*CLIENT_FLAGS, *SERVER_FLAGS, *NAMESPACE_FLAGS)
 
@@ -96,8 +95,8 @@ def _import(parsed: Parsed) -> int:
         raise CommandError(f"Cannot unmarshal data: {error}") from None
     for entry in entries:
         try:
-            value = base64.b64decode(entry.value, validate=True)
-        except binascii.Error as error:
+            value = gobase64.decode(entry.value)
+        except ValueError as error:
             raise CommandError(
                 f"Error base 64 decoding value for key {entry.key}: {error}"
             ) from None

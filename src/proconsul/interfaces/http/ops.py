@@ -30,6 +30,7 @@ KEYRING_METHODS = ("GET", "POST", "PUT", "DELETE")
 _OPERATIONS = {"GET": "list", "POST": "install", "PUT": "use", "DELETE": "remove"}
 RELAY_FACTOR_MAX = 5
 WAIT_S_MAX = 600.0
+_GO_TYPES = {str: "string", int: "uint8", bool: "bool"}
 _DIGITS = re.compile(r"[+-]?[0-9]{1,18}")
 
 
@@ -80,8 +81,8 @@ def _arguments(body: bytes) -> tuple[str, str, int, bool]:
         value = {}
     if not isinstance(value, dict):
         raise bad_request(
-            "Bad request: Request decode failed: json: cannot unmarshal into Go value of type "
-            "agent.keyringArgs"
+            f"Bad request: Request decode failed: json: cannot unmarshal {_kind(value)} into Go "
+            "value of type agent.keyringArgs"
         )
     found: dict[str, Any] = {"key": "", "token": "", "relayfactor": 0, "localonly": False}
     for name, item in value.items():
@@ -91,11 +92,16 @@ def _arguments(body: bytes) -> tuple[str, str, int, bool]:
         if item is not None:
             if type(item) is not type(known):
                 raise bad_request(
-                    "Bad request: Request decode failed: json: cannot unmarshal into Go struct "
-                    f"field keyringArgs.{name}"
+                    f"Bad request: Request decode failed: json: cannot unmarshal {_kind(item)} into "
+                    f"Go struct field keyringArgs.{name} of type {_GO_TYPES[type(known)]}"
                 )
             found[name.lower()] = item
     return found["key"], found["token"], found["relayfactor"] & 0xFF, found["localonly"]
+
+
+def _kind(value: object) -> str:
+    kinds = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}
+    return kinds.get(type(value), "object")
 
 
 def _relay_factor(raw: str) -> int:

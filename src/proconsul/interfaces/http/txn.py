@@ -5,8 +5,6 @@ A transaction that only reads spares the log, and may be answered by any server.
 
 from __future__ import annotations
 
-import base64
-from binascii import Error as Base64Error
 from typing import Any
 
 from msgspec.structs import replace
@@ -35,6 +33,7 @@ from proconsul.interfaces.http.errors import HttpError, bad_request
 from proconsul.interfaces.http.kv import entries_view
 from proconsul.interfaces.http.options import query_options
 from proconsul.interfaces.http.query import Ask
+from proconsul.util import gobase64
 from proconsul.util.goquote import go_quote
 
 _KV_WRITES = frozenset({"set", "delete", "delete-cas", "delete-tree", "cas", "lock", "unlock"})
@@ -105,7 +104,11 @@ def _operations(api: HttpApi, ask: Ask) -> tuple[list[TxnOp] | None, int]:
     limit = max(api.config.txn_bytes_max, api.config.kv_value_bytes_max)
     body = ask.request.body
     if len(body) > limit:
-        raise HttpError(413, too_large(len(body), limit))
+        raise HttpError(
+            413,
+            f"Request body({len(body)} bytes) too large, max size: {limit} bytes. {_LIMIT_HELP}",
+            b"Connection: close\r\n",
+        )
     try:
         given = parse_json(body)
         if given is not None and not isinstance(given, list):
@@ -122,11 +125,6 @@ def _operations(api: HttpApi, ask: Ask) -> tuple[list[TxnOp] | None, int]:
     except GoDecodeError as error:
         raise bad_request(f"Failed to parse body: {error}") from None
     return ops or None, sum(map(_writes, ops))
-
-
-def too_large(size: int, limit: int) -> str:
-    """What is said of a body of that size in bytes."""
-    return f"Request body({size} bytes) too large, max size: {limit} bytes. {_LIMIT_HELP}"
 
 
 def _kind(value: object) -> str:
@@ -172,9 +170,9 @@ def _operation(api: HttpApi, given: ApiTxnOp) -> TxnOp | None:
 
 def _kv(api: HttpApi, given: KVTxnOp) -> TxnKVOp:
     try:
-        value = None if given.value is None else base64.b64decode(given.value, validate=True)
-    except (Base64Error, ValueError):
-        raise GoDecodeError("illegal base64 data in the value of a key") from None
+        value = None if given.value is None else gobase64.decode(given.value)
+    except ValueError as error:
+        raise GoDecodeError(str(error)) from None
     limit = api.config.kv_value_bytes_max
     if value is not None and len(value) > limit:
         raise HttpError(

@@ -91,9 +91,9 @@ class Txn:
         if errors:
             return TxnReadResponse(errors=errors, **head)
         results, errors = self._server.store.read_transaction(ops)
-        return TxnReadResponse(
-            results=_allowed(results, call.authorizer), errors=errors or None, **head
-        )
+        if errors:
+            return TxnReadResponse(errors=errors, **head)
+        return TxnReadResponse(results=_allowed(results, call.authorizer), **head)
 
 
 def _bounded(ops: list[TxnOp] | None) -> list[TxnOp]:

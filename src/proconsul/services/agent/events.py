@@ -16,9 +16,9 @@ import msgspec
 from msgspec import Raw, field
 
 from proconsul.core.gossip.serf import UserEvent as GossipEvent
-from proconsul.core.gossip.serf.queries import regex_matches
 from proconsul.domain.base import NIL, bytes_of, decode, raw_bytes
 from proconsul.domain.errors import DomainError
+from proconsul.domain.regexps import RegexpError, compile_regexp
 from proconsul.rpc.endpoints.ops import USER_EVENT_PREFIX
 from proconsul.util.errors import WireError
 
@@ -96,19 +96,10 @@ def check_event(event: UserEvent) -> None:
         raise DomainError("Cannot provide tag filter without service filter")
     filters = ("node", event.node_filter), ("service", event.service_filter)
     for what, expression in (*filters, ("tag", event.tag_filter)):
-        if (problem := regex_problem(expression)) is not None:
-            raise DomainError(f"Invalid {what} filter: error parsing regexp: {problem}")
-
-
-def regex_problem(expression: str) -> str | None:
-    """Why an expression cannot be used; None if it can."""
-    import re
-
-    try:
-        re.compile(expression)
-    except (re.error, OverflowError, RecursionError) as error:
-        return f"{error}: `{expression}`"
-    return None
+        try:
+            compile_regexp(expression)
+        except RegexpError as error:
+            raise DomainError(f"Invalid {what} filter: {error}") from None
 
 
 class UserEvents:
@@ -148,7 +139,12 @@ class UserEvents:
                 event.version,
                 event.name,
             )
-        if not self._meant(event):
+        try:
+            meant = self._meant(event)
+        except RegexpError as error:
+            log.error("Failed to parse filter for event: event=%s error=%s", event.name, error)
+            return
+        if not meant:
             return
         if event.name == REMOTE_EXEC:
             if self._remote_exec is None:
@@ -162,15 +158,15 @@ class UserEvents:
         changed.set()
 
     def _meant(self, event: UserEvent) -> bool:
-        if event.node_filter and not regex_matches(event.node_filter, self._node):
+        """Raises `RegexpError` for a filter that is none."""
+        if event.node_filter and not compile_regexp(event.node_filter).matches(self._node):
             return False
         if not event.service_filter:
             return True
+        service = compile_regexp(event.service_filter)
+        tag = compile_regexp(event.tag_filter) if event.tag_filter else None
         return any(
-            regex_matches(event.service_filter, one.service)
-            and (
-                not event.tag_filter
-                or any(regex_matches(event.tag_filter, tag) for tag in one.tags or ())
-            )
+            service.matches(one.service)
+            and (tag is None or any(tag.matches(given) for given in one.tags or ()))
             for one in self._services()
         )

@@ -218,12 +218,12 @@ class Queries:
                     if self._config.node_name not in names:
                         return False
                 case wire.TagFilter(tag, expression):
-                    if not regex_matches(expression, self._context.tags.get(tag, "")):
+                    if not _matches(expression, self._context.tags.get(tag, "")):
                         return False
         return True
 
 
-def regex_matches(expression: str, value: str) -> bool:
+def _matches(expression: str, value: str) -> bool:
     """Go's `regexp.MatchString`, for expressions that cannot run away.
 
     Go's engine is linear, Python's backtracks. Without a quantified group its steps are at most

@@ -23,7 +23,7 @@ from proconsul.core.gossip.serf import (
 )
 from proconsul.core.gossip.serf.coordinate import CoordinateClient, CoordinateError
 from proconsul.core.gossip.serf.lamport import LamportClock
-from proconsul.core.gossip.serf.queries import regex_matches
+from proconsul.core.gossip.serf.queries import _matches
 from proconsul.core.gossip.serf.recent import RecentRing
 from proconsul.core.gossip.serf.roster import INTENTS_MAX, Roster, Verdict
 from proconsul.core.gossip.serf.snapshot import parse_address, replay
@@ -268,7 +268,7 @@ def test_no_peer_can_make_our_coordinate_invalid(observations: list[Any]):
 def test_tag_expressions_match_as_go_does_or_not_at_all(
     expression: str, value: str, expected: bool
 ):
-    assert regex_matches(expression, value) is expected
+    assert _matches(expression, value) is expected
 
 
 def test_configuration_that_cannot_work_is_refused():
