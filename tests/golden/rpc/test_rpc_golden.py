@@ -19,6 +19,7 @@ from msgspec import Raw
 
 from proconsul.domain.base import decode, encode
 from proconsul.rpc.methods import METHODS
+from proconsul.testing.trees import differences
 
 VECTORS = [
     json.loads(line) for line in (Path(__file__).parent / "vectors.jsonl").read_text().splitlines()
@@ -74,27 +75,6 @@ def tree_of(data: bytes) -> Any:
 def packed(tree: Any) -> bytes:
     data: bytes = msgpack.packb(tree, use_bin_type=False)
     return data
-
-
-def differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
-    """What is not the same, by its place."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        found = [f"{where}.{k.decode()}: only ours" for k in ours.keys() - theirs.keys()]
-        found += [f"{where}.{k.decode()}: only theirs" for k in theirs.keys() - ours.keys()]
-        for key in ours.keys() & theirs.keys():
-            found += differences(ours[key], theirs[key], f"{where}.{key.decode()}")
-        return found
-    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        return [
-            d
-            for i, (a, b) in enumerate(zip(ours, theirs, strict=True))
-            for d in differences(a, b, f"{where}[{i}]")
-        ]
-    return (
-        []
-        if ours == theirs and type(ours) is type(theirs)
-        else [f"{where}: {ours!r:.80} for {theirs!r:.80}"]
-    )
 
 
 def again(data: bytes, type_: Any) -> list[str]:

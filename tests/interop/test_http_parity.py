@@ -1,0 +1,162 @@
+"""The same requests, good and bad, over every endpoint, to a real agent and to ours in the same state.
+
+Both run alone with ACLs in default deny. Status, headers and bodies must be equal once ids, times, indexes and
+what is made of them are replaced. What differs on purpose is in `DIVERGENCES`, each with its line in
+docs/divergence.md, and must go on differing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from agent_support import OURS, THEIRS, AgentProcess, Agents, needs_consul, until
+from parity_steps import GROUPS, NOBODY, Step
+
+from proconsul.testing.trees import differences
+
+pytestmark = needs_consul
+
+MASTER = "5ec2e700-0000-4000-8000-00000000aaaa"
+COMPARED = (
+    "Allow", "Content-Type", "Location", "Vary", "X-Consul-Knownleader", "X-Consul-Effective-Consistency", "X-Consul-Reason",
+    "X-Content-Type-Options", "Content-Security-Policy", "X-Cache", "X-Consul-Translate-Addresses",
+)  # fmt: skip
+VOLATILE = frozenset(
+    [
+        "CreateIndex",
+        "ModifyIndex",
+        "Index",
+        "LockIndex",
+        "LastIndex",
+        "CreatedAt",
+        "UpdatedAt",
+        "CreateTime",
+        "ExpirationTime",
+        "Hash",
+        "LastSuccess",
+        "LastError",
+        "ReplicatedIndex",
+        "SerialNumber",
+        "SigningKeyID",
+        "NotBefore",
+        "NotAfter",
+        "ValidAfter",
+        "ValidBefore",
+        "RootCert",
+        "IntermediateCerts",
+        "CertPEM",
+        "PrivateKeyPEM",
+        "SecretID",
+        "PrimaryModifyIndex",
+        "Output",
+        "LTime",
+        "ContentHash",
+    ]
+)
+"""Fields whose values say nothing; whether they are there does."""
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+DIVERGENCES: frozenset[str] = frozenset()
+"""Steps, as the failure names them, that differ on purpose: docs/divergence.md has the reasons."""
+
+
+class Side:
+    """One of the two agents, with the names it gave to things."""
+
+    def __init__(self, agent: AgentProcess) -> None:
+        self.agent = agent
+        self.saved: dict[str, str] = {}
+        self.names: dict[str, str] = {}
+
+    def ask(self, step: Step) -> tuple[int, dict[str, str], Any]:
+        """Status, compared headers, and the body with everything volatile replaced."""
+        target, body = self._filled(step.target), step.body
+        if body is not None:
+            body = self._filled(body if isinstance(body, str) else json.dumps(body))
+        token = MASTER if step.token is None else self.saved.get(step.token, step.token)
+        if token:
+            target += ("&" if "?" in target else "?") + f"token={token}"
+        status, headers, answer = self.agent.ask(step.method, target, body)
+        for name, field in (step.save or {}).items():
+            self.saved[name] = str(json.loads(answer)[field]) if status == 200 else NOBODY
+        kept = {k: headers[k] for k in COMPARED if k in headers}
+        kept["X-Consul-Index"] = str("X-Consul-Index" in headers)
+        return status, kept, self._normal(answer)
+
+    def _filled(self, text: str) -> str:
+        return re.sub(r"\{(\w+)\}", lambda m: self.saved.get(m[1], m[0]), text)
+
+    def _normal(self, answer: bytes) -> Any:
+        try:
+            return self._plain(json.loads(answer))
+        except ValueError:
+            return self._text(answer.decode(errors="replace"))
+
+    def _plain(self, value: Any, field: str = "") -> Any:
+        if field in VOLATILE and value not in (None, ""):
+            return f"<{field}>"
+        if isinstance(value, dict):
+            return {self._text(k): self._plain(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return sorted((self._plain(item, field) for item in value), key=repr)
+        return self._text(value) if isinstance(value, str) else value
+
+    def _text(self, text: str) -> str:
+        text = text.replace(self.agent.address, "<address>")
+        text = UUID.sub(lambda m: self.names.setdefault(m[0], f"<id {len(self.names)}>"), text)
+        text = re.sub(r"\b(?:[0-9a-f]{2}:){7,}[0-9a-f]{2}\b", "<fingerprint>", text)
+        text = re.sub(r"reset index: \d+", "reset index: N", text)
+        return re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)", "<time>", text)
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Side, Side]]:
+    agents = Agents(tmp_path_factory.mktemp("parity"))
+    acl = {"enabled": True, "default_policy": "deny", "tokens": {"master": MASTER, "agent": MASTER}}
+    config = {
+        "node_name": "vm",
+        "acl": acl,
+        "connect": {"enabled": True},
+        "session_ttl_min": "10s",
+        "node_id": "0" * 8 + "-0000-0000-0000-" + "1" * 12,
+    }
+    try:
+        pair = [
+            Side(agents.server(command, name, **config))
+            for command, name in ((OURS, "ours"), (THEIRS, "theirs"))
+        ]
+        for side in pair:
+            until(
+                lambda side=side: "serfHealth" in str(side.ask(Step("GET", "/v1/health/node/vm"))),
+                30,
+            )
+            until(
+                lambda side=side: side.ask(Step("GET", "/v1/agent/connect/ca/roots"))[0] == 200, 30
+            )
+        yield pair[0], pair[1]
+    finally:
+        agents.close()
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_both_answer_alike(sides: tuple[Side, Side], group: str) -> None:
+    ours, theirs = sides
+    found: list[str] = []
+    for step in GROUPS[group]:
+        mine, real = ours.ask(step), theirs.ask(step)
+        body = (
+            ""
+            if step.body is None
+            else f" {step.body if isinstance(step.body, str) else json.dumps(step.body)}"
+        )
+        name = f"{step.method} {step.target}{body}"
+        unlike = differences(list(mine), list(real))
+        if bool(unlike) is (name not in DIVERGENCES):
+            found.append(
+                f"{name[:160]} token={step.token}: "
+                + ("\n    ".join(unlike) or "does not differ any more")
+            )
+    assert not found, f"{len(found)} of {len(GROUPS[group])} differ:\n" + "\n".join(found)
