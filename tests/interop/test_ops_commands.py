@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from agent_support import OURS, THEIRS, AgentProcess, both_alone, needs_consul, until
+from agent_support import OURS, THEIRS, AgentProcess, both_alone, needs_consul
 
 pytestmark = needs_consul
 
