@@ -1,7 +1,7 @@
-"""The same requests, good and bad, over every endpoint, to a real agent and to ours in the same state.
+"""The same requests, good and bad, over every endpoint, to a real agent and ours in one state.
 
-Both run alone with ACLs in default deny. Status, headers and bodies must be equal once ids, times, indexes and
-what is made of them are replaced. What differs on purpose is in `DIVERGENCES`, each with its line in
+Both run alone with ACLs in default deny. Status, headers and bodies must be equal once ids, times, indexes
+and what is made of them are replaced. What differs on purpose is in `DIVERGENCES`, each with its line in
 docs/divergence.md, and must go on differing.
 """
 
@@ -22,8 +22,9 @@ pytestmark = needs_consul
 
 MASTER = "5ec2e700-0000-4000-8000-00000000aaaa"
 COMPARED = (
-    "Allow", "Content-Type", "Location", "Vary", "X-Consul-Knownleader", "X-Consul-Effective-Consistency", "X-Consul-Reason",
-    "X-Content-Type-Options", "Content-Security-Policy", "X-Cache", "X-Consul-Translate-Addresses",
+    "Allow", "Content-Type", "Location", "Vary", "X-Consul-Knownleader", "X-Consul-Reason",
+    "X-Consul-Effective-Consistency", "X-Content-Type-Options", "Content-Security-Policy", "X-Cache",
+    "X-Consul-Translate-Addresses",
 )  # fmt: skip
 VOLATILE = frozenset(
     [

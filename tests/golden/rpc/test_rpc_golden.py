@@ -24,6 +24,7 @@ from proconsul.testing.trees import differences
 VECTORS = [
     json.loads(line) for line in (Path(__file__).parent / "vectors.jsonl").read_text().splitlines()
 ]
+MAP_HEADS = {bytes((head,)) for head in (*range(0x80, 0x90), 0xDE, 0xDF)}
 SERVED_LATER = frozenset(
     [
         "ACL.AuthMethodDelete",
@@ -69,7 +70,22 @@ def canonical(tree: Any) -> Any:
 
 
 def tree_of(data: bytes) -> Any:
-    return msgpack.unpackb(data, raw=True, strict_map_key=False)
+    tree = msgpack.unpackb(data, raw=True, strict_map_key=False)
+    return opened(tree, whole=True) if isinstance(tree, bytes) else tree
+
+
+def opened(tree: Any, *, whole: bool = False) -> Any:
+    """What Go types that marshal themselves put into bytes: messages in a row, entries that are maps."""
+    if isinstance(tree, bytes) and (whole or tree[:1] in MAP_HEADS):
+        unpacker = msgpack.Unpacker(raw=True, strict_map_key=False)
+        unpacker.feed(tree)
+        try:
+            return [opened(item) for item in unpacker]
+        except ValueError:
+            return tree
+    if isinstance(tree, dict):
+        return {key: opened(item) for key, item in tree.items()}
+    return [opened(item) for item in tree] if isinstance(tree, list) else tree
 
 
 def packed(tree: Any) -> bytes:
