@@ -133,7 +133,7 @@ def _convert(value: Any, annotation: Any, shown: str, name: str) -> Any:
         inner = next(arg for arg in get_args(annotation) if arg is not type(None))
         return _convert(value, inner, shown, name)
     if annotation is Any:
-        return _with_floats(value)
+        return with_floats(value)
     if origin is list:
         if not isinstance(value, list):
             raise _mismatch(value, shown, _go_type(annotation))
@@ -149,12 +149,12 @@ def _convert(value: Any, annotation: Any, shown: str, name: str) -> Any:
     return _scalar(value, annotation, shown)
 
 
-def _with_floats(value: Any) -> Any:
+def with_floats(value: Any) -> Any:
     """Free-form data: Go makes every number a float64, and keeps telling 1 and 1.0 apart."""
     if isinstance(value, dict):
-        return {key: _with_floats(item) for key, item in value.items()}
+        return {key: with_floats(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_with_floats(item) for item in value]
+        return [with_floats(item) for item in value]
     if isinstance(value, int) and not isinstance(value, bool):
         try:
             return float(value)
