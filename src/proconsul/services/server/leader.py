@@ -19,7 +19,7 @@ from proconsul.drivers.channel import Channel, Overflow
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.timing import timed
 from proconsul.federation.anti_entropy import FederationStateAntiEntropy, prune_forever
-from proconsul.services.server import reconcile
+from proconsul.services.server import mesh_replication, reconcile
 from proconsul.services.server.autopilot import Autopilot
 from proconsul.services.server.membership import RaftMembership
 from proconsul.services.server.tags import NEW_LEADER_EVENT
@@ -97,6 +97,8 @@ class LeaderDuties:
                 _ = start("ca-renewal", secondary.renew_forever)
         if not identity.is_primary and (replicator := server.replicator) is not None:
             _ = start("federation-state-replication", replicator.run)
+        for name, run in mesh_replication.replicators(server).items():
+            _ = start(name, run)
         if config.federation_anti_entropy:
             sync = FederationStateAntiEntropy(server.federation_server, server.unix_ns)
             _ = start("federation-state-anti-entropy", sync.run)
