@@ -10,6 +10,8 @@ import json
 import logging
 import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from typing import TextIO
 
 from typing_extensions import override
@@ -19,6 +21,7 @@ TRACE = 5
 
 _LEVELS = {"TRACE": TRACE, "DEBUG": 10, "INFO": 20, "WARN": 30, "ERR": 40, "ERROR": 40}
 _NAMES = {TRACE: "TRACE", 10: "DEBUG", 20: "INFO", 30: "WARN", 40: "ERROR", 50: "ERROR"}
+MONITOR_LINES_MAX = 512
 _BACKUPS_UNLIMITED = 1_000_000
 
 
@@ -87,8 +90,10 @@ def setup(
         handlers.append(_file_handler(file, rotate_bytes, rotate_duration_s, rotate_max_files))
     root = logging.getLogger("proconsul")
     for old in root.handlers[:]:
-        root.removeHandler(old)
-        old.close()
+        if old not in _monitors:
+            root.removeHandler(old)
+            old.close()
+    _outputs[:] = handlers
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)
@@ -98,7 +103,64 @@ def setup(
 
 def set_level(level: str) -> None:
     """Change the level of a running process (`log_level` is reloadable)."""
-    logging.getLogger("proconsul").setLevel(_LEVELS[level.upper()])
+    for handler in _outputs:
+        handler.setLevel(_LEVELS[level.upper()])
+    _let_through()
+
+
+def is_level(text: str) -> bool:
+    """Whether there is such a level; case does not matter."""
+    return text.upper() in _LEVELS
+
+
+class Monitor(logging.Handler):
+    """The log's lines from now on, at a level of its own; `close` it.
+
+    A reader that is too slow loses lines, never holds up who logs.
+    """
+
+    def __init__(self, level: str, *, as_json: bool, wake: Callable[[], None]) -> None:
+        """`wake` is called, on any thread, when there are lines where none were."""
+        super().__init__(_LEVELS[level.upper()])
+        self.setFormatter(JsonFormatter() if as_json else TextFormatter())
+        self._lines: deque[str] = deque()
+        self._wake = wake
+        self.dropped = 0
+        """Lines that the reader lost."""
+        _monitors.append(self)
+        logging.getLogger("proconsul").addHandler(self)
+        _let_through()
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._lines) >= MONITOR_LINES_MAX:
+            self.dropped += 1
+            return
+        self._lines.append(self.format(record) + "\n")
+        self._wake()
+
+    def take(self) -> str:
+        """What has gathered, empty if nothing has."""
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        return "".join(lines)
+
+    @override
+    def close(self) -> None:
+        if self in _monitors:
+            _monitors.remove(self)
+            logging.getLogger("proconsul").removeHandler(self)
+            _let_through()
+        super().close()
+
+
+_outputs: list[logging.Handler] = []
+_monitors: list[Monitor] = []
+
+
+def _let_through() -> None:
+    """Records are made for the one who wants the most of them; the others have levels too."""
+    levels = [handler.level for handler in (*_outputs, *_monitors)]
+    logging.getLogger("proconsul").setLevel(min(levels, default=logging.INFO))
 
 
 def _file_handler(

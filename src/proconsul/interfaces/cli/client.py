@@ -10,7 +10,7 @@ import io
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
@@ -160,6 +160,20 @@ class Client:
             return None, error.index
         return json.loads(data.getvalue() or b"null"), int(headers.get("x-consul-index", 0))
 
+    def lines(self, path: str, query: Query | None = None) -> Iterator[str]:
+        """GET, line by line as they come, until the agent ends. Flushes nothing itself."""
+        target = self._target(path, self._read_query(query))
+        try:
+            with closing(self._connection()) as connection:
+                connection.request("GET", target, headers=self._headers())
+                response = _checked(connection.getresponse())
+                while line := response.readline():
+                    yield line.decode("utf-8", "replace").rstrip("\r\n")
+        except http.client.HTTPException:
+            return  # in the midst of a line
+        except OSError as error:
+            raise ApiError(f'Get "{self._url(target)}": {self._why(error)}') from None
+
     def post(self, path: str, body: bytes = b"", query: Query | None = None) -> bytes:
         """POST and return the raw answer."""
         return self._request("POST", path, self._write_query(query), body)
@@ -254,9 +268,7 @@ class Client:
         out: IO[bytes] | None,
     ) -> dict[str, str]:
         """One request; the answer's body goes to `out`, its headers are returned."""
-        target = quote(path, safe="/-_.~!$&'()*+,;=:@")
-        if query:
-            target += "?" + urlencode(sorted(query.items()), doseq=True)
+        target = self._target(path, query)
         headers = self._headers()
         if body is not None and not isinstance(body, bytes):
             headers["Content-Length"] = str(os.fstat(body.fileno()).st_size)
@@ -265,14 +277,7 @@ class Client:
                 # An agent may refuse a body before its end: why, is in the answer.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     connection.request(method, target, body=body, headers=headers)
-                response = connection.getresponse()
-                if response.status != 200:
-                    text = response.read().decode("utf-8", "replace")
-                    raise ApiError(
-                        f"Unexpected response code: {response.status} ({text})",
-                        response.status,
-                        int(response.getheader("X-Consul-Index") or 0),
-                    )
+                response = _checked(connection.getresponse())
                 while data := response.read(_READ_BYTES):
                     if out is not None:
                         out.write(data)
@@ -281,6 +286,11 @@ class Client:
         except OSError as error:
             raise ApiError(f'{method.title()} "{self._url(target)}": {self._why(error)}') from None
         return {name.lower(): value for name, value in response.getheaders()}
+
+    @staticmethod
+    def _target(path: str, query: dict[str, Any]) -> str:
+        target = quote(path, safe="/-_.~!$&'()*+,;=:@")
+        return target + "?" + urlencode(sorted(query.items()), doseq=True) if query else target
 
     def _url(self, target: str) -> str:
         scheme = "http" if self.settings.scheme == "unix" else self.settings.scheme
@@ -293,3 +303,15 @@ class Client:
             call = "connect: " if error.strerror else ""
             return f"dial {network} {self.settings.address}: {call}{reason}"
         return str(error) if not error.strerror else reason
+
+
+def _checked(response: http.client.HTTPResponse) -> http.client.HTTPResponse:
+    """The response if it is a good one. Raises `ApiError` with what it says."""
+    if response.status == 200:
+        return response
+    text = response.read().decode("utf-8", "replace")
+    raise ApiError(
+        f"Unexpected response code: {response.status} ({text})",
+        response.status,
+        int(response.getheader("X-Consul-Index") or 0),
+    )

@@ -21,6 +21,7 @@ class CommandError(Exception):
 def out(text: str = "") -> None:
     """A line on standard output."""
     sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def out_bytes(data: bytes) -> None:

@@ -45,6 +45,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "leave": (f"{_CLI}.membership:LEAVE", "Gracefully leaves the cluster and shuts down"),
     "maint": (f"{_CLI}.maint:MAINT", "Controls node or service maintenance mode"),
     "members": (f"{_CLI}.members:COMMAND", "Lists the members of a cluster"),
+    "monitor": (f"{_CLI}.monitor:MONITOR", "Stream logs from a Consul agent"),
     "operator autopilot get-config": (
         f"{_CLI}.operator:GET_CONFIG",
         "Display the current Autopilot configuration",
