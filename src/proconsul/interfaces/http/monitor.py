@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.drivers.http import Response
 from proconsul.drivers.logs import Monitor, is_level
-from proconsul.interfaces.http.answers import TEXT_HEAD
 from proconsul.interfaces.http.api import HttpApi
 from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.query import Ask
@@ -24,7 +23,7 @@ def monitor(api: HttpApi, ask: Ask) -> Response:
     level = ask.first("loglevel") or "INFO"
     if not is_level(level):
         raise bad_request(f"Bad request: Unknown log level: {level}")
-    return Response(200, head=TEXT_HEAD, stream=_lines(level, as_json=ask.has("logjson")))
+    return Response(200, stream=_lines(level, as_json=ask.has("logjson")))
 
 
 async def _lines(level: str, *, as_json: bool) -> AsyncIterator[bytes]:
