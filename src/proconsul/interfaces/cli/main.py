@@ -84,6 +84,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tls ca create": (f"{_CLI}.tls:CA_CREATE", "Create a new CA"),
     "tls cert create": (f"{_CLI}.tls:CERT_CREATE", "Create a new certificate"),
     "validate": (f"{_CLI}.validate:COMMAND", "Validate config files/directories"),
+    "watch": (f"{_CLI}.watch:WATCH", "Watch for changes in Consul"),
     "version": (f"{_CLI}.version:COMMAND", "Prints the version"),
 }
 """Command -> (where it is, in one line what it does)."""
