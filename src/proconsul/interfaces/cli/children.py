@@ -32,6 +32,10 @@ def start(
     try:
         return subprocess.Popen(command, stdin=stdin, env={**os.environ, **environment})
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and "/" not in command[0]:
+            raise CommandError(
+                f'Error starting handler: exec: "{command[0]}": executable file not found in $PATH'
+            ) from None
         raise CommandError(
             f"Error starting handler: fork/exec {command[0]}: {(error.strerror or '').lower()}"
         ) from None
