@@ -373,6 +373,7 @@ def http_config(config: AgentConfig, default_token: Callable[[], str]) -> HttpAp
         dev_mode=config.dev_mode,
         translate_wan_addrs=config.translate_wan_addrs,
         wan_join_disabled=config.federates_through_gateways,
+        use_cache=config.http.use_cache,
     )
 
 

@@ -15,6 +15,7 @@ from proconsul.core.raft.types import Config as RaftConfig
 from proconsul.domain.operator import AutopilotConfig
 from proconsul.drivers.gossip import keyring_file
 from proconsul.drivers.tls_config import TlsConfig
+from proconsul.services.agent.cache import CacheOptions
 from proconsul.services.agent.config import AgentSettings, ClientConfig
 from proconsul.services.server.config import GossipSettings, Identity, ServerConfig
 from proconsul.util.errors import ConfigError
@@ -226,6 +227,7 @@ def agent_settings(config: AgentConfig) -> AgentSettings:
         coordinate_min_s=config.sync_coordinate_interval_min_s,
         coordinate_rate=config.sync_coordinate_rate_target,
         coordinates=not config.disable_coordinates,
+        cache=CacheOptions(config.cache.entry_fetch_rate, config.cache.entry_fetch_max_burst),
         agent_token=config.acl.tokens.agent or config.acl.tokens.default,
     )
 

@@ -114,6 +114,7 @@ class Builder:
             http=self._http(),
             dns=self._dns(addresses),
             log=self._logging(),
+            cache=self._cache(),
             checks=self._checks(),
             service_definitions=tuple(
                 service_body(tree, self._m.origin("services")) for tree in get("services", ())
@@ -378,6 +379,13 @@ class Builder:
             rotate_bytes=get("log_rotate_bytes", 0),
             rotate_duration_s=get("log_rotate_duration", 0.0),
             rotate_max_files=get("log_rotate_max_files", 0),
+        )
+
+    def _cache(self) -> model.Cache:
+        tree = self._m.get("cache", {})
+        return model.Cache(
+            entry_fetch_rate=tree.get("entry_fetch_rate"),
+            entry_fetch_max_burst=tree.get("entry_fetch_max_burst", 2),
         )
 
     def _checks(self) -> model.Checks:

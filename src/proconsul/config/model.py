@@ -273,6 +273,15 @@ class Logging:
 
 
 @dataclass(frozen=True, slots=True)
+class Cache:
+    """`cache`: how often one entry of the agent's cache may be fetched."""
+
+    entry_fetch_rate: float | None = None
+    """Per second; None is unlimited."""
+    entry_fetch_max_burst: int = 2
+
+
+@dataclass(frozen=True, slots=True)
 class Checks:
     """How the agent's own checks run."""
 
@@ -347,6 +356,7 @@ class AgentConfig:
     http: Http = field(default_factory=Http)
     dns: Dns = field(default_factory=Dns)
     log: Logging = field(default_factory=Logging)
+    cache: Cache = field(default_factory=Cache)
     checks: Checks = field(default_factory=Checks)
     service_definitions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     """Each a body of `PUT /v1/agent/service/register` (Go's names, durations as "10s")."""

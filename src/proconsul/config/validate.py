@@ -289,6 +289,16 @@ class _Rules:
                 "protecting-consul-from-rce-risk-in-specific-configurations/"
             )
 
+    def cache(self) -> None:
+        for key, value in (
+            ("entry_fetch_max_burst", self.c.cache.entry_fetch_max_burst),
+            ("entry_fetch_rate", self.c.cache.entry_fetch_rate),
+        ):
+            self.refuse(
+                value is not None and value <= 0, f"cache.{key}",
+                f"cache.{key} must be strictly positive, was: {value}", "Leave it out",
+            )  # fmt: skip
+
     def limits(self) -> None:
         c = self.c
         self.refuse(
@@ -391,6 +401,7 @@ def validate(config: AgentConfig, merged: Merged, warnings: list[str]) -> None:
     rules.dns()
     rules.servers()
     rules.access()
+    rules.cache()
     rules.limits()
     rules.federation()
     rules.tls()

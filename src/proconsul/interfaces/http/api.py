@@ -35,6 +35,7 @@ from proconsul.interfaces.http.query import (
     parse_params,
     split_target,
 )
+from proconsul.services.agent.cache_types import CacheType
 from proconsul.util.errors import ProconsulError
 
 log = logging.getLogger("proconsul.http")
@@ -148,16 +149,42 @@ class HttpApi:
         return self.encoded(ask, body, head)
 
     def query(
-        self, method: str, request: Any, render: Callable[[Any], Response], *, level: bool = True
+        self,
+        method: str,
+        request: Any,
+        render: Callable[[Any], Response],
+        *,
+        level: bool = True,
+        cache: CacheType | None = None,
     ) -> Answer:
         """Ask `method` and render what it gives, at once if the agent can answer at once.
 
         With `level` an answer that is older than `max_stale` is asked for again, of the leader.
+        With `cache` it may come from the agent's cache, if the request asks for that.
         """
+        if cache is not None and self.may_use_cache(request):
+            return self.cached(cache, request, render)
         out = self.agent.try_rpc(method, request)
         if out is not None and not (level and _too_stale(request, out)):
             return render(out)
         return self._query_later(method, request, render, level=level)
+
+    def may_use_cache(self, request: Any) -> bool:
+        """Whether `?cached` was given, and is to be heeded."""
+        return bool(request.use_cache) and self.config.use_cache
+
+    async def cached(
+        self, kind: CacheType, request: Any, render: Callable[[Any], Response]
+    ) -> Response:
+        """Render what the agent's cache has, with the headers that tell so."""
+        out, meta = await self.agent.cache.get(kind, request)
+        if _too_stale(request, out):
+            fresh = {"allow_stale": False, "max_stale_duration_ns": 0}
+            out = await self.agent.rpc(kind.method, _replaced(request, fresh))
+        response = render(out)
+        head = f"Age: {meta.age_s:.0f}\r\nX-Cache: HIT\r\n" if meta.hit else "X-Cache: MISS\r\n"
+        response.head += head.encode("ascii")
+        return response
 
     async def _query_later(
         self, method: str, request: Any, render: Callable[[Any], Response], *, level: bool

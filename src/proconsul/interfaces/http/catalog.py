@@ -28,6 +28,7 @@ from proconsul.interfaces.http.api import Answer, HttpApi
 from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.options import meta_filters, query_options, query_source
 from proconsul.interfaces.http.query import Ask
+from proconsul.services.agent.cache_types import CATALOG_SERVICES, DATACENTERS, LIST_SERVICES
 
 T = TypeVar("T")
 
@@ -88,9 +89,15 @@ async def datacenters(api: HttpApi, ask: Ask) -> Response:
     count(api, "Catalog.ListDatacenters")
     options = query_options(ask, api.config)
     del options["datacenter"]
-    out = await api.agent.rpc("Catalog.ListDatacenters", DatacentersRequest(**options))
-    count(api, "Catalog.ListDatacenters", "api.success")
-    return api.json(ask, out)
+    request = DatacentersRequest(**options)
+
+    def render(out: list[str]) -> Response:
+        count(api, "Catalog.ListDatacenters", "api.success")
+        return api.json(ask, out)
+
+    if api.may_use_cache(request):
+        return await api.cached(DATACENTERS, request, render)
+    return render(await api.agent.rpc("Catalog.ListDatacenters", request))
 
 
 def nodes(api: HttpApi, ask: Ask) -> Answer:
@@ -122,7 +129,7 @@ def services(api: HttpApi, ask: Ask) -> Answer:
             ask, out, out.services or {}, lambda all_: dict(sorted(all_.items())), head
         )
 
-    return api.query("Catalog.ListServices", request, render)
+    return api.query("Catalog.ListServices", request, render, cache=LIST_SERVICES)
 
 
 def service(api: HttpApi, ask: Ask) -> Answer:
@@ -134,7 +141,7 @@ def service(api: HttpApi, ask: Ask) -> Answer:
         head = api.meta(out, request)
         return api.shared(ask, out, out.service_nodes or [], views.service_nodes, head)
 
-    return api.query("Catalog.ServiceNodes", request, render)
+    return api.query("Catalog.ServiceNodes", request, render, cache=CATALOG_SERVICES)
 
 
 def service_request(api: HttpApi, ask: Ask) -> ServiceSpecificRequest:

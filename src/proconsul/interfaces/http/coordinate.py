@@ -19,6 +19,7 @@ from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.options import query_options
 from proconsul.interfaces.http.query import Ask, parse_bool
 from proconsul.interfaces.http.views import datacenter_maps, node_coordinate
+from proconsul.services.agent.cache_types import CA_ROOTS
 from proconsul.wire.gotime import decode_time, format_time
 
 
@@ -74,13 +75,13 @@ def ca_roots(api: HttpApi, ask: Ask) -> Answer:
 
 
 def agent_ca_roots(api: HttpApi, ask: Ask) -> Answer:
-    """GET /v1/agent/connect/ca/roots: the same; agents of ours keep no cache of them."""
+    """GET /v1/agent/connect/ca/roots: the same from the agent's cache."""
     request = DCSpecificRequest(**query_options(ask, api.config))
 
     def render(out: IndexedCARoots) -> Response:
-        return api.json(ask, _roots(out), b"X-Cache: MISS\r\n" + api.meta(out))
+        return api.json(ask, _roots(out), api.meta(out))
 
-    return api.query("ConnectCA.Roots", request, render, level=False)
+    return api.cached(CA_ROOTS, request, render)
 
 
 def _time(raw: Raw) -> str:

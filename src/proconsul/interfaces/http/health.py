@@ -16,6 +16,7 @@ from proconsul.interfaces.http.catalog import node_request, service_request
 from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.options import meta_filters, query_options, query_source
 from proconsul.interfaces.http.query import Ask, parse_bool
+from proconsul.services.agent.cache_types import HEALTH_SERVICES
 
 
 def node(api: HttpApi, ask: Ask) -> Answer:
@@ -59,7 +60,9 @@ def service(api: HttpApi, ask: Ask) -> Answer:
         wanted = parse_bool(raw) if raw else True
         if wanted is None:
             # Consul notices only once it has the answer, so that the query's errors come first.
-            return api.query("Health.ServiceNodes", request, _invalid_passing)
+            return api.query(
+                "Health.ServiceNodes", request, _invalid_passing, cache=HEALTH_SERVICES
+            )
         only_passing = wanted
 
     def render(out: IndexedCheckServiceNodes) -> Response:
@@ -68,7 +71,7 @@ def service(api: HttpApi, ask: Ask) -> Answer:
             found = [one for one in found if _is_passing(one)]
         return api.shared(ask, out, found, views.check_service_nodes, api.meta(out, request))
 
-    return api.query("Health.ServiceNodes", request, render)
+    return api.query("Health.ServiceNodes", request, render, cache=HEALTH_SERVICES)
 
 
 def _invalid_passing(_: IndexedCheckServiceNodes) -> Response:

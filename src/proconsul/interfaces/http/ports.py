@@ -12,6 +12,7 @@ from proconsul.domain.catalog import HealthCheck, NodeService
 from proconsul.domain.definitions import CheckDefinition, ServiceDefinition
 from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.rpc.snapshot_stream import Answer
+from proconsul.services.agent.cache import Cache
 from proconsul.services.agent.events import UserEvents
 from proconsul.util.metrics import Metrics
 
@@ -51,6 +52,7 @@ class AgentPort(Protocol):
     """
 
     metrics: Metrics
+    cache: Cache
     events: UserEvents
 
     @property
@@ -168,3 +170,5 @@ class HttpApiConfig:
     unprintable_paths_allowed: bool = False
     wan_join_disabled: bool = False
     """WAN federation through mesh gateways is on."""
+    use_cache: bool = True
+    """`?cached` is answered from the agent's cache."""

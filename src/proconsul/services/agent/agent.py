@@ -25,6 +25,7 @@ from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.scope import TaskScope
 from proconsul.rpc.snapshot_stream import Answer
 from proconsul.services.agent.anti_entropy import AntiEntropy, NodeIdentity
+from proconsul.services.agent.cache import Cache
 from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.client import Client
 from proconsul.services.agent.config import AgentSettings
@@ -77,6 +78,7 @@ class Agent:
         self._runner = CheckRunner(self._check_result, self._scope, self._rng)
         self.registrations = Registrations(settings, self.local, self._runner, self._clock)
         self.core = make_core(self._member_event)
+        self.cache = Cache(self.rpc, self._scope, self._rng, metrics, settings.cache)
         self.anti_entropy = AntiEntropy(
             NodeIdentity(
                 identity.datacenter,
@@ -100,9 +102,11 @@ class Agent:
             self.settings,
             node_meta=settings.node_meta,
             discard_check_output=settings.discard_check_output,
+            cache=settings.cache,
             agent_token=settings.agent_token,
         )
         self.local.discard_output = settings.discard_check_output
+        self.cache.reconfigure(settings.cache)
         self.anti_entropy.reconfigure(settings.node_meta, settings.agent_token)
 
     # -- life ------------------------------------------------------------------------------
@@ -136,6 +140,7 @@ class Agent:
 
     async def aclose(self) -> None:
         """Stop everything."""
+        self.cache.close()
         await self._scope.aclose()
         await self.core.aclose()
 

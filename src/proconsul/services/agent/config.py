@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proconsul.services.agent.cache import CacheOptions
 from proconsul.services.server.config import GossipSettings, Identity
 
 
@@ -30,6 +31,7 @@ class AgentSettings:
     coordinate_min_s: float = 15.0
     coordinate_rate: float = 64.0
     coordinates: bool = True
+    cache: CacheOptions = field(default_factory=CacheOptions)
     agent_token: str = field(default="", repr=False)
 
 
