@@ -7,7 +7,7 @@ Links show the present names of what they lead to, and are left out where it is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from msgspec.structs import replace
 
@@ -66,7 +66,7 @@ class AclQueries:
     """What endpoints, resolution, replication and the leader ask. Ids may have any case."""
 
     __slots__ = (
-        "_accessors", "_accessors_of", "_methods", "_policies", "_roles", "_rules", "_tables",
+        "_accessors", "_derived_of", "_ends", "_methods", "_policies", "_roles", "_rules", "_tables",
         "_tokens", "_watches",
     )  # fmt: skip
 
@@ -78,7 +78,8 @@ class AclQueries:
         self._rules = _Typed(tables, RULES, ACLBindingRule)
         self._methods = _Typed(tables, METHODS, ACLAuthMethod)
         self._accessors: dict[str, str] = {}
-        self._accessors_of: tuple[Tables | None, int] = (None, 0)
+        self._ends: dict[bool, list[tuple[int, ACLToken]]] = {True: [], False: []}
+        self._derived_of = (-1, 0)
 
     def _answer(self, kind: Kind, value: Any) -> Answer[Any]:
         index = max(self._tables().max_index(kind.table), 1)
@@ -146,22 +147,26 @@ class AclQueries:
         return [token for _, token in found[:limit]]
 
     def _by_accessor(self, accessor: str) -> ACLToken | None:
-        secret = self._secrets().get(accessor.lower())
+        self._derive()
+        secret = self._accessors.get(accessor.lower())
         token = None if secret is None else self._tokens.get(secret)
         return None if token is None else self._linked_token(token)
 
-    def _secrets(self) -> dict[str, str]:
-        """Secrets by accessor, as of now."""
-        tables = self._tables()
-        index = tables.index.get(TOKENS.table, 0)
-        if self._accessors_of != (tables, index):
-            self._accessors = {
-                token.accessor_id.lower(): secret
-                for secret in self._tokens.rows()
-                if (token := cast("ACLToken", self._tokens.get(secret))).accessor_id
-            }
-            self._accessors_of = (tables, index)
-        return self._accessors
+    def _derive(self) -> None:
+        """Secrets by accessor, and tokens by when they end, of the table as it is now."""
+        # Not of the tables themselves, which must be freed after a restore.
+        version = (self._watches.generation, self._tables().index.get(TOKENS.table, 0))
+        if self._derived_of == version:
+            return
+        self._accessors, self._ends = {}, {True: [], False: []}
+        for token in self._tokens.all():
+            if token.accessor_id:
+                self._accessors[token.accessor_id.lower()] = token.secret_id
+            if (moment := token.expires_ns) is not None:
+                self._ends[token.local].append((moment, token))
+        for ends in self._ends.values():
+            ends.sort(key=lambda pair: pair[0])
+        self._derived_of = version
 
     # -- policies --------------------------------------------------------------------------
 

@@ -125,7 +125,7 @@ class Tokens(Base):
         allowed, reset_index = acl.can_bootstrap()
         index = 0
         if not allowed:
-            index = system.bootstrap_reset_index()
+            index = await system.bootstrap_reset_index()
             if index == 0:
                 raise RequestError(f"ACL bootstrap no longer allowed (reset index: {reset_index})")
             if index != reset_index:
@@ -133,7 +133,7 @@ class Tokens(Base):
                     f"Invalid bootstrap reset index (specified {index}, reset index: {reset_index})"
                 )
         # Whether it succeeds or not: a file that stayed would allow one more after a restore.
-        system.remove_bootstrap_reset()
+        await system.remove_bootstrap_reset()
         token = t.ACLToken(
             accessor_id=self.new_id(self._taken),
             secret_id=self.new_id(self._taken),

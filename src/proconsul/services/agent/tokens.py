@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
@@ -95,9 +95,8 @@ class AgentTokens:
         self._subscribers[callback] = None
         return lambda: self._subscribers.pop(callback, None)
 
-    def load(self, configured: dict[Kind, str]) -> None:
-        """Take over the configuration's tokens, except where the file has one."""
-        kept = self._read()
+    def load(self, configured: Mapping[Kind, str], kept: Mapping[Kind, str]) -> None:
+        """Take over the configuration's tokens, except where the file (`read`) has one."""
         for kind in Kind:
             in_file, in_config = kept.get(kind, ""), configured.get(kind, "")
             if in_file and in_config:
@@ -109,10 +108,8 @@ class AgentTokens:
             self._hold(kind, _Held(in_file or in_config, by_api=bool(in_file)))
 
     def update(self, kind: Kind, token: str) -> bool:
-        """Replace a token at run time; whether it was another one. Raises `TokensError`."""
-        changed = self._hold(kind, _Held(token, by_api=True))
-        self._write()
-        return changed
+        """Replace a token at run time; whether it was another one. `save` keeps it."""
+        return self._hold(kind, _Held(token, by_api=True))
 
     def _hold(self, kind: Kind, held: _Held) -> bool:
         changed = self._held[kind] != held
@@ -124,7 +121,7 @@ class AgentTokens:
 
     # -- the file --------------------------------------------------------------------------
 
-    def _read(self) -> dict[Kind, str]:
+    def read(self) -> dict[Kind, str]:
         """The file's tokens. One that cannot be read must not keep the agent from starting."""
         if self._path is None:
             return {}
@@ -138,7 +135,8 @@ class AgentTokens:
             log.warning("unable to load persisted tokens: path=%s error=%s", self._path, error)
             return {}
 
-    def _write(self) -> None:
+    def save(self) -> None:
+        """Write to the file what came at run time, if it is to be kept. Raises `TokensError`."""
         if self._path is None:
             return
         tokens = {

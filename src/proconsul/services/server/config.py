@@ -11,6 +11,7 @@ from proconsul.core.gossip.memberlist import MemberlistConfig
 from proconsul.core.raft.types import Config as RaftConfig
 from proconsul.domain.operator import DEFAULT_AUTOPILOT, AutopilotConfig
 from proconsul.drivers.tls_config import TlsConfig
+from proconsul.services.acl_settings import AclSettings
 
 Address = tuple[str, int]
 
@@ -78,5 +79,6 @@ class ServerConfig:
     mesh_gateway_federation: bool = False
     federation_anti_entropy: bool = True
     federation_prune_s: float = 3600.0
+    acl: AclSettings = field(default_factory=AclSettings)
     replication_token: Callable[[], str] = lambda: ""
     extra_tags: Mapping[str, str] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from proconsul.rpc.endpoints import (
+    acl,
     catalog,
     config_entries,
     connect_ca,
@@ -35,6 +36,7 @@ def endpoint_table(server: Server, coordinates: Coordinates) -> EndpointTable:
     return EndpointTable(
         [
             *status.endpoints(server.views),
+            *acl.endpoints(server, server.acl_admin),
             *operator.endpoints(server, server.views, server),
             *catalog.endpoints(server, server.datacenters),
             *health.endpoints(server),

@@ -19,7 +19,7 @@ from proconsul.drivers.channel import Channel, Overflow
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.timing import timed
 from proconsul.federation.anti_entropy import FederationStateAntiEntropy, prune_forever
-from proconsul.services.server import mesh_replication, reconcile
+from proconsul.services.server import acl_leader, mesh_replication, reconcile
 from proconsul.services.server.autopilot import Autopilot
 from proconsul.services.server.membership import RaftMembership
 from proconsul.services.server.tags import NEW_LEADER_EVENT
@@ -89,6 +89,7 @@ class LeaderDuties:
         _ = start("tombstones", self._reap_tombstones)
         _ = start("autopilot", self.autopilot.run)
         _ = start("sessions", server.session_timers.run)
+        acl_leader.start(server.acl_admin, start)
         if config.connect_enabled:
             _ = start("ca-pruning", server.ca.prune_forever)
             if not identity.is_primary:
@@ -116,6 +117,7 @@ class LeaderDuties:
 
     async def _initialize(self) -> None:
         server = self._server
+        await acl_leader.initialize(server.acl_admin)
         if server.store.autopilot().value is None:
             request = AutopilotSetConfigRequest(
                 datacenter=server.datacenter, config=server.config.autopilot

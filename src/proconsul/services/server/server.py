@@ -39,6 +39,7 @@ from proconsul.rpc.router import AREA_LAN, AREA_WAN, Router
 from proconsul.rpc.server_meta import ServerMeta
 from proconsul.rpc.server_session import RpcServerSession
 from proconsul.services.server import departure, peers_file
+from proconsul.services.server.acl_admin import AclAdmin
 from proconsul.services.server.answers import ServerAnswers
 from proconsul.services.server.bootstrap import PEER_QUERY_S, Bootstrapper, raft_address
 from proconsul.services.server.ca import CertificateAuthority
@@ -122,6 +123,8 @@ class Server(ServerAnswers):
         self.ca = CertificateAuthority(
             self, is_primary=identity.is_primary, initial=config.ca_config
         )
+        self.primary_appeared = Signal()
+        self.acl_admin = AclAdmin(self)
         self._forwarder = Forwarder(
             ForwardConfig(identity.datacenter, identity.primary_datacenter, config.rpc_hold_s),
             self,
@@ -129,7 +132,6 @@ class Server(ServerAnswers):
             metrics,
             self.rng,
         )
-        self.primary_appeared = Signal()
         self.federation_server = ServerFederation(self)
         self.replicator: Replicator | None = None
         if not identity.is_primary:
