@@ -6,9 +6,9 @@ or a slice. Rules about them are in `config_entry_rules`, their forms in `config
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from msgspec import field
+from msgspec import Meta, field
 
 from proconsul.domain.base import GoStruct, Uint64
 from proconsul.domain.catalog import ExposeConfig, MeshGatewayConfig
@@ -24,6 +24,8 @@ TERMINATING_GATEWAY = "terminating-gateway"
 PROXY_CONFIG_GLOBAL = "global"
 WILDCARD = "*"
 DEFAULT_NAMESPACE = "default"
+
+Uint32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 
 UPSERT, UPSERT_CAS, DELETE = "upsert", "upsert-cas", "delete"
 
@@ -95,9 +97,9 @@ class ServiceRouteDestination(GoStruct, frozen=True, gc=False):
     namespace: str = ""
     prefix_rewrite: str = ""
     request_timeout_ns: int = 0
-    num_retries: int = 0
+    num_retries: Uint32 = 0
     retry_on_connect_failure: bool = False
-    retry_on_status_codes: list[int] | None = None
+    retry_on_status_codes: list[Uint32] | None = None
 
 
 class ServiceRoute(GoStruct, frozen=True, gc=False):

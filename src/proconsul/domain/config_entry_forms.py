@@ -11,7 +11,7 @@ from proconsul.domain import config_entries as c
 from proconsul.domain.catalog import ExposePath
 from proconsul.domain.definitions import multierror
 from proconsul.domain.go_json import free_form, number
-from proconsul.domain.weak_decode import weak_decode
+from proconsul.domain.weak_decode import kind_name, weak_decode
 from proconsul.util.errors import ProconsulError
 from proconsul.util.goduration import format_duration_ns
 
@@ -51,7 +51,9 @@ def from_map(raw: Any) -> c.ConfigEntry:
 
     Raises `ConfigEntryError` or `WeakDecodeError`.
     """
-    raw = raw if isinstance(raw, dict) else {}
+    if raw is not None and not isinstance(raw, dict):
+        raise ConfigEntryError(f"'' expected a map, got '{kind_name(raw)}'")
+    raw = raw or {}
     if "Kind" not in raw and "kind" not in raw:
         raise ConfigEntryError("Payload does not contain a kind/Kind key at the top level")
     kind = raw["Kind"] if "Kind" in raw else raw["kind"]

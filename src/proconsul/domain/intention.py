@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from msgspec import Raw, field
 from msgspec.structs import replace
 
-from proconsul.domain.acl import Authorizer
+from proconsul.domain.acl import AllowAll, Authorizer
 from proconsul.domain.base import NIL, GoStruct, Uint64, bytes_of, raw_bytes
 from proconsul.domain.config_entry_rules import META_VALUE_LENGTH_MAX, meta_problems
 from proconsul.domain.definitions import multierror
@@ -40,9 +40,9 @@ class Intention(GoStruct, frozen=True, gc=False):
 
     id: str = ""
     description: str = ""
-    source_ns: str = field(default="", name="SourceNS")
+    source_namespace: str = field(default="", name="SourceNS")
     source_name: str = ""
-    destination_ns: str = field(default="", name="DestinationNS")
+    destination_namespace: str = field(default="", name="DestinationNS")
     destination_name: str = ""
     source_type: str = ""
     action: str = ""
@@ -106,16 +106,16 @@ def completed(one: Intention) -> Intention:
     one = replace(
         one,
         source_type=one.source_type or SOURCE_CONSUL,
-        source_ns=one.source_ns or DEFAULT_NAMESPACE,
-        destination_ns=one.destination_ns or DEFAULT_NAMESPACE,
+        source_namespace=one.source_namespace or DEFAULT_NAMESPACE,
+        destination_namespace=one.destination_namespace or DEFAULT_NAMESPACE,
     )
     return replace(one, precedence=precedence(one))
 
 
 def precedence(one: Intention) -> int:
     """The more exact the destination, then the source, the higher."""
-    highest = (3, 6, 9)[_exact(one.destination_ns, one.destination_name)]
-    return highest - (2 - _exact(one.source_ns, one.source_name))
+    highest = (3, 6, 9)[_exact(one.destination_namespace, one.destination_name)]
+    return highest - (2 - _exact(one.source_namespace, one.source_name))
 
 
 def _exact(namespace: str, name: str) -> int:
@@ -133,7 +133,7 @@ def id_problem(intention_id: str) -> str | None:
     elif hyphens > _UUID_HYPHENS_MAX:
         problem = f'UUID should have maximum of {_UUID_HYPHENS_MAX} "-"; got {hyphens}'
     elif len(bare) % 2:
-        problem = "UUID (without hyphens) must be even length"
+        problem = "Input (without hyphens) must be even length"
     elif (wrong := next((c for c in bare if c not in _HEX), None)) is not None:
         problem = f"Invalid UUID: encoding/hex: invalid byte: U+{ord(wrong):04X} {wrong!r}"
     else:
@@ -145,7 +145,7 @@ def with_hash(one: Intention) -> Intention:
     """Replication compares by it. Go cannot write its `int` fields there, so they do not count."""
     digest = hashlib.blake2b(digest_size=32)
     for text in (
-        one.id, one.description, one.source_ns, one.source_name, one.destination_ns,
+        one.id, one.description, one.source_namespace, one.source_name, one.destination_namespace,
         one.destination_name, one.source_type, one.action, one.default_addr,
     ):  # fmt: skip
         digest.update(text.encode("utf-8", "surrogateescape"))
@@ -160,13 +160,13 @@ def validate(one: Intention) -> None:
     problems = [
         f"{name} must be set"
         for name, value in (
-            ("SourceNS", one.source_ns), ("SourceName", one.source_name),
-            ("DestinationNS", one.destination_ns), ("DestinationName", one.destination_name),
+            ("SourceNS", one.source_namespace), ("SourceName", one.source_name),
+            ("DestinationNS", one.destination_namespace), ("DestinationName", one.destination_name),
         )
         if not value
     ]  # fmt: skip
-    problems += _wildcard_problems("Source", one.source_ns, one.source_name)
-    problems += _wildcard_problems("Destination", one.destination_ns, one.destination_name)
+    problems += _wildcard_problems("Source", one.source_namespace, one.source_name)
+    problems += _wildcard_problems("Destination", one.destination_namespace, one.destination_name)
     if len(one.description.encode("utf-8", "surrogateescape")) > META_VALUE_LENGTH_MAX:
         problems.append(f"Description exceeds maximum length {META_VALUE_LENGTH_MAX}")
     problems += meta_problems(one.meta)
@@ -199,7 +199,9 @@ def can_read(one: Intention, may: Authorizer) -> bool:
 
 
 def can_write(one: Intention, may: Authorizer) -> bool:
-    """By the destination alone."""
+    """By the destination alone, which must be named, unless there are no ACLs."""
+    if isinstance(may, AllowAll):
+        return True
     return bool(one.destination_name) and may.intention_write(one.destination_name)
 
 
@@ -211,9 +213,9 @@ def ordered(many: Iterable[Intention]) -> list[Intention]:
 def _rank(one: Intention) -> tuple[int, str, str, str, str]:
     return (
         -one.precedence,
-        one.source_ns,
+        one.source_namespace,
         one.source_name,
-        one.destination_ns,
+        one.destination_namespace,
         one.destination_name,
     )
 
@@ -224,12 +226,12 @@ def matching(many: Iterable[Intention], side: str, entry: IntentionMatchEntry) -
     if entry.namespace != WILDCARD:
         wanted |= {(entry.namespace, WILDCARD), (entry.namespace, entry.name)}
     if side == MATCH_SOURCE:
-        return [one for one in many if (one.source_ns, one.source_name) in wanted]
-    return [one for one in many if (one.destination_ns, one.destination_name) in wanted]
+        return [one for one in many if (one.source_namespace, one.source_name) in wanted]
+    return [one for one in many if (one.destination_namespace, one.destination_name) in wanted]
 
 
 def decides(one: Intention, namespace: str, name: str) -> bool | None:
     """Whether it lets a source connect; None if it does not concern that source."""
-    if one.source_ns not in (WILDCARD, namespace) or one.source_name not in (WILDCARD, name):
+    if one.source_namespace not in (WILDCARD, namespace) or one.source_name not in (WILDCARD, name):
         return None
     return one.action == ALLOW

@@ -47,9 +47,9 @@ class IntentionQueryMatch(GoStruct, frozen=True, gc=False):
 class IntentionQueryCheck(GoStruct, frozen=True, gc=False):
     """Whether one may connect to the other; exact names."""
 
-    source_ns: str = field(default="", name="SourceNS")
+    source_namespace: str = field(default="", name="SourceNS")
     source_name: str = ""
-    destination_ns: str = field(default="", name="DestinationNS")
+    destination_namespace: str = field(default="", name="DestinationNS")
     destination_name: str = ""
     source_type: str = ""
 

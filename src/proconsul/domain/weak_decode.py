@@ -11,7 +11,7 @@ import types
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -22,6 +22,7 @@ from proconsul.util.goduration import parse_duration_ns
 T = TypeVar("T", bound=GoStruct)
 
 _NESTING_MAX = 64
+_UINT32_MAX = (1 << 32) - 1
 _HIDDEN = frozenset({"create_index", "modify_index"})
 """Of Go's embedded `RaftIndex`, which is not among the fields that are decoded."""
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
@@ -40,8 +41,8 @@ class Decoded:
     unused: list[str] = field(default_factory=list)
 
 
-def weak_decode(value: dict[str, Any], type_: type[T]) -> tuple[T, list[str]]:
-    """`value` as a struct, and the paths of keys that mean nothing.
+def weak_decode(value: Any, type_: type[T]) -> tuple[T, list[str]]:
+    """`value`, a map of JSON values, as a struct, and the paths of keys that mean nothing.
 
     Raises `WeakDecodeError` with all that does not fit.
     """
@@ -56,7 +57,7 @@ def weak_decode(value: dict[str, Any], type_: type[T]) -> tuple[T, list[str]]:
 @cache
 def _fields(type_: type) -> dict[str, tuple[str, Any, str]]:
     """Key in lower case -> (attribute, annotation, Go's name)."""
-    hints = get_type_hints(type_)
+    hints = get_type_hints(type_, include_extras=True)
     table: dict[str, tuple[str, Any, str]] = {}
     for one in msgspec.structs.fields(cast(Any, type_)):
         if one.name in _HIDDEN:
@@ -72,7 +73,7 @@ def _struct(path: str, value: Any, type_: type, out: Decoded, depth: int) -> Any
     if depth > _NESTING_MAX:
         raise WeakDecodeError("input is nested too deeply")
     if not isinstance(value, dict):
-        out.errors.append(f"'{path}' expected a map, got '{_kind(value)}'")
+        out.errors.append(f"'{path}' expected a map, got '{kind_name(value)}'")
         return type_()
     fields = _fields(type_)
     kwargs: dict[str, Any] = {}
@@ -106,6 +107,9 @@ def _value(
         origin = get_origin(annotation)
     if origin is list:
         return _list(path, value, get_args(annotation)[0], out, depth)
+    unsigned = origin is Annotated
+    if unsigned:
+        annotation, origin = int, None
     if isinstance(value, list) and len(value) == 1:
         value = _unsliced(value[0], depth) if annotation is Any else value[0]
     if value is None:
@@ -122,6 +126,8 @@ def _value(
         except ValueError as error:
             out.errors.append(f"error decoding '{path}': {error}")
             return 0
+    if unsigned:
+        return _scalar(path, value, int, out, "uint32") & _UINT32_MAX
     return _scalar(path, value, annotation, out, "time.Duration" if duration else "")
 
 
@@ -139,7 +145,7 @@ def _map(path: str, value: Any, item_type: Any, out: Decoded, depth: int) -> dic
             merged |= _map(f"{path}[{at}]", item, item_type, out, depth)
         return merged
     if not isinstance(value, dict):
-        out.errors.append(f"'{path}' expected a map, got '{_kind(value)}'")
+        out.errors.append(f"'{path}' expected a map, got '{kind_name(value)}'")
         return {}
     return {
         key: _value(f"{path}[{key}]", item, item_type, out, depth) for key, item in value.items()
@@ -178,6 +184,8 @@ def _scalar(path: str, value: Any, annotation: Any, out: Decoded, go_type: str) 
     except ValueError:
         function = {bool: "ParseBool", int: "ParseInt", float: "ParseFloat"}[annotation]
         kind = {bool: "bool", int: "int", float: "float"}[annotation]
+        if go_type == "uint32":
+            function, kind = "ParseUint", "uint"
         out.errors.append(
             f"cannot parse '{path}' as {kind}: strconv.{function}: "
             f'parsing "{value}": invalid syntax'
@@ -209,12 +217,11 @@ def _zero(annotation: Any) -> Any:
     return annotation()
 
 
-def _kind(value: Any) -> str:
-    return (
-        _go_type(value).partition("[")[0]
-        if isinstance(value, dict)
-        else ("slice" if isinstance(value, list) else _go_type(value))
-    )
+def kind_name(value: Any) -> str:
+    """What Go's reflection calls the kind of a JSON value."""
+    if isinstance(value, dict):
+        return "map"
+    return "slice" if isinstance(value, list) else _go_type(value)
 
 
 def _go_type(value: Any) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from msgspec.structs import replace
 
 from proconsul.domain import config_entries as c
@@ -27,23 +25,13 @@ from proconsul.util.goquote import go_quote
 async def apply(api: HttpApi, ask: Ask) -> Response:
     """PUT /v1/config"""
     try:
-        entry = from_map(_object(parse_json(ask.request.body)))
+        entry = from_map(with_floats(parse_json(ask.request.body)))
     except (GoDecodeError, ConfigEntryError, WeakDecodeError) as error:
         raise bad_request(f"Bad request: Request decoding failed: {error}") from None
     op = c.UPSERT
     if ask.first("cas"):
         op, entry = c.UPSERT_CAS, replace(entry, modify_index=ask.uint64("cas"))
     return api.json(ask, await api.agent.rpc("ConfigEntry.Apply", _request(api, ask, op, entry)))
-
-
-def _object(value: Any) -> Any:
-    """What Go decodes into a map."""
-    if value is None or isinstance(value, dict):
-        return with_floats(value)
-    kinds = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}
-    raise GoDecodeError(
-        f"json: cannot unmarshal {kinds[type(value)]} into Go value of type map[string]interface {{}}"
-    )
 
 
 def _request(api: HttpApi, ask: Ask, op: str, entry: c.ConfigEntry) -> ConfigEntryRequest:

@@ -32,9 +32,9 @@ def view(one: ixn.Intention) -> dict[str, Any]:
     return {
         "ID": one.id,
         "Description": one.description,
-        "SourceNS": one.source_ns,
+        "SourceNS": one.source_namespace,
         "SourceName": one.source_name,
-        "DestinationNS": one.destination_ns,
+        "DestinationNS": one.destination_namespace,
         "DestinationName": one.destination_name,
         "SourceType": one.source_type,
         "Action": one.action,

@@ -137,10 +137,10 @@ class Intentions:
         to = query.destination_name
         if to and not call.authorizer.service_read(to):
             raise PermissionDeniedError
-        entry = m.IntentionMatchEntry(query.destination_ns, to)
+        entry = m.IntentionMatchEntry(query.destination_namespace, to)
         many = self._server.store.mesh.intentions().value
         for one in ixn.matching(many, ixn.MATCH_DESTINATION, entry):
-            decision = ixn.decides(one, query.source_ns, query.source_name)
+            decision = ixn.decides(one, query.source_namespace, query.source_name)
             if decision is not None:
                 return ixn.IntentionQueryCheckResponse(decision)
         return ixn.IntentionQueryCheckResponse(self._default_allow())
