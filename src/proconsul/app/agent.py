@@ -36,6 +36,7 @@ from proconsul.interfaces.http.ports import HttpApiConfig
 from proconsul.interfaces.http.routes import build_api
 from proconsul.services.agent.agent import Agent
 from proconsul.services.agent.client import Client
+from proconsul.services.agent.tokens import AgentTokens
 from proconsul.services.server.server import Server
 from proconsul.util.address import host_port
 from proconsul.util.errors import ConfigError, ProconsulError
@@ -74,6 +75,7 @@ class _Process:
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
         self._metrics = Metrics(time.time)
+        self._tokens = AgentTokens(build.tokens_directory(config))
         self._scope = TaskScope("process")
         self._ended = asyncio.Event()
         self._exit_status = 0
@@ -84,7 +86,14 @@ class _Process:
         self._dns: DnsInterface | None = None
 
     async def run(self) -> int:
-        agent = Agent(build.agent_settings(self._config), self._metrics, self._core, self._reload)
+        self._tokens.load(build.agent_tokens(self._config), self._tokens.read())
+        agent = Agent(
+            build.agent_settings(self._config),
+            self._metrics,
+            self._core,
+            self._reload,
+            self._tokens,
+        )
         self._agent = agent
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -119,7 +128,7 @@ class _Process:
         config = self._config
         if config.server:
             return Server(
-                build.server_config(config, lambda: self._config.acl.tokens.replication),
+                build.server_config(config, lambda: self._tokens.replication),
                 self._metrics,
                 on_member_event,
                 self._core_failed,
@@ -136,7 +145,7 @@ class _Process:
 
     async def _serve_http(self, agent: Agent) -> None:
         config = self._config
-        api = build_api(agent, http_config(config, lambda: self._config.acl.tokens.default))
+        api = build_api(agent, http_config(config, lambda: self._tokens.default))
         server = self._http = HttpServer(
             api,
             admit=api.admit,
@@ -155,7 +164,7 @@ class _Process:
         if self._config.addresses.dns:
             from proconsul.app.dns import start_dns
 
-            token = lambda: self._config.acl.tokens.default  # noqa: E731
+            token = lambda: self._tokens.default  # noqa: E731
             self._dns = await start_dns(agent, self._config, token)
 
     async def _listen(
@@ -317,6 +326,7 @@ class _Process:
         changes = reloadable(old, new)
         for path in changes.needs_restart:
             log.warning("changed setting needs a restart of the agent to take effect: %s", path)
+        self._tokens.load(build.agent_tokens(new), await asyncio.to_thread(self._tokens.read))
         core = self._agent.core
         if core.tls is not None:
             core.tls.reload(build.tls_config(new))

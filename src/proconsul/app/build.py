@@ -15,8 +15,10 @@ from proconsul.core.raft.types import Config as RaftConfig
 from proconsul.domain.operator import AutopilotConfig
 from proconsul.drivers.gossip import keyring_file
 from proconsul.drivers.tls_config import TlsConfig
+from proconsul.services.acl_settings import AclSettings
 from proconsul.services.agent.cache import CacheOptions
 from proconsul.services.agent.config import AgentSettings, ClientConfig
+from proconsul.services.agent.tokens import Kind
 from proconsul.services.server.config import GossipSettings, Identity, ServerConfig
 from proconsul.util.errors import ConfigError
 from proconsul.wire.memberlist_crypto import Keyring
@@ -154,6 +156,38 @@ def _autopilot(config: AgentConfig) -> AutopilotConfig:
     )
 
 
+def acl_settings(config: AgentConfig) -> AclSettings:
+    """How the ACL system works, the agent's own tokens excepted."""
+    acl = config.acl
+    return AclSettings(
+        enabled=acl.enabled,
+        default_policy=acl.default_policy,
+        down_policy=acl.down_policy,
+        token_ttl_s=acl.token_ttl_s,
+        policy_ttl_s=acl.policy_ttl_s,
+        role_ttl_s=acl.role_ttl_s,
+        enable_key_list_policy=acl.enable_key_list_policy,
+        token_replication=acl.enable_token_replication,
+        master_token=acl.tokens.master,
+    )
+
+
+def agent_tokens(config: AgentConfig) -> dict[Kind, str]:
+    """The agent's own tokens, as the configuration has them."""
+    tokens = config.acl.tokens
+    return {
+        Kind.DEFAULT: tokens.default,
+        Kind.AGENT: tokens.agent,
+        Kind.AGENT_MASTER: tokens.agent_master,
+        Kind.REPLICATION: tokens.replication,
+    }
+
+
+def tokens_directory(config: AgentConfig) -> Path | None:
+    """Where tokens that are set at run time are kept, if they are."""
+    return _data_dir(config) if config.acl.enable_token_persistence else None
+
+
 def server_config(config: AgentConfig, replication_token: Callable[[], str]) -> ServerConfig:
     """What a server core is started with. The token is asked for at every use: it may change."""
     addresses, raft, limits = config.addresses, config.raft, config.limits
@@ -189,6 +223,7 @@ def server_config(config: AgentConfig, replication_token: Callable[[], str]) -> 
         ca_config=config.connect.ca_config,
         mesh_gateway_federation=config.federates_through_gateways,
         federation_prune_s=config.federation_state_prune_interval_s,
+        acl=acl_settings(config),
         replication_token=replication_token,
     )
 
@@ -228,7 +263,6 @@ def agent_settings(config: AgentConfig) -> AgentSettings:
         coordinate_rate=config.sync_coordinate_rate_target,
         coordinates=not config.disable_coordinates,
         cache=CacheOptions(config.cache.entry_fetch_rate, config.cache.entry_fetch_max_burst),
-        agent_token=config.acl.tokens.agent or config.acl.tokens.default,
     )
 
 

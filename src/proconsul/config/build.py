@@ -284,6 +284,10 @@ class Builder:
             enable_token_replication=either(
                 "acl.enable_token_replication", "enable_acl_replication", False
             ),
+            enable_token_persistence=get("acl.enable_token_persistence", False),
+            enable_key_list_policy=either(
+                "acl.enable_key_list_policy", "acl_enable_key_list_policy", False
+            ),
             tokens=model.AclTokens(
                 **{
                     name: either(f"acl.tokens.{name}", old)

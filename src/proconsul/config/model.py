@@ -201,6 +201,8 @@ class Acl:
     policy_ttl_s: float = 30.0
     role_ttl_s: float = 0.0
     enable_token_replication: bool = False
+    enable_token_persistence: bool = False
+    enable_key_list_policy: bool = False
     tokens: AclTokens = field(default_factory=AclTokens)
 
 

@@ -269,7 +269,9 @@ def test_tags_of_the_catalog_win_with_tag_override() -> None:
 def test_token_of_the_registration_is_used() -> None:
     async def run() -> None:
         agent = _Agent()
-        agent.sync = AntiEntropy(NODE, agent.state, agent.catalog, random.Random(1), 60, "agent")
+        agent.sync = AntiEntropy(
+            NODE, agent.state, agent.catalog, random.Random(1), 60, lambda: "agent"
+        )
         agent.state.add_service(_service("web"), "secret")
         async with agent:
             await _until(lambda: agent.state.node_in_sync)

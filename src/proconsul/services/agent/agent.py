@@ -33,6 +33,7 @@ from proconsul.services.agent.events import UserEvents
 from proconsul.services.agent.local import LocalState
 from proconsul.services.agent.proxies import ProxySource
 from proconsul.services.agent.registrations import Registrations
+from proconsul.services.agent.tokens import AgentTokens
 from proconsul.services.server.reconcile import server_of
 from proconsul.services.server.server import Server
 from proconsul.services.server.tags import NEW_LEADER_EVENT
@@ -57,10 +58,12 @@ class Agent:
         metrics: Metrics,
         make_core: Callable[[Callable[[bool, PoolEvent], None]], Server | Client],
         reload: Callable[[], Awaitable[None]],
+        tokens: AgentTokens | None = None,
     ) -> None:
         """`make_core(on_member_event)` builds the server or client; `reload()` reads the
         configuration again."""
         self.settings, self.metrics = settings, metrics
+        self.tokens = tokens or AgentTokens()
         self._reload = reload
         self._rng = random.SystemRandom()
         self._scope = TaskScope("agent")
@@ -92,7 +95,7 @@ class Agent:
             self.core,
             self._rng,
             settings.anti_entropy_s,
-            settings.agent_token,
+            lambda: self.tokens.agent,
         )
         self.proxies = ProxySource(identity, self.core, self.local)
 
@@ -103,11 +106,10 @@ class Agent:
             node_meta=settings.node_meta,
             discard_check_output=settings.discard_check_output,
             cache=settings.cache,
-            agent_token=settings.agent_token,
         )
         self.local.discard_output = settings.discard_check_output
         self.cache.reconfigure(settings.cache)
-        self.anti_entropy.reconfigure(settings.node_meta, settings.agent_token)
+        self.anti_entropy.reconfigure(settings.node_meta)
 
     # -- life ------------------------------------------------------------------------------
 
@@ -175,7 +177,7 @@ class Agent:
                 coord=Coordinate(
                     list(position.vec), position.error, position.adjustment, position.height
                 ),
-                token=settings.agent_token,
+                token=self.tokens.agent,
             )
             try:
                 await self.core.call("Coordinate.Update", request)

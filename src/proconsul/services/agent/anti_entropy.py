@@ -68,18 +68,17 @@ class AntiEntropy:
         caller: RpcCaller,
         rng: Rng,
         interval_s: float,
-        agent_token: str = "",
+        agent_token: Callable[[], str] = lambda: "",
     ) -> None:
         self._id, self._state, self._caller, self._rng = identity, state, caller, rng
-        self._interval_s, self._token = interval_s, agent_token
+        self._interval_s, self._agent_token = interval_s, agent_token
         self._wake = asyncio.Event()
         self._full_wanted = True
         self.cluster_size = 1
 
-    def reconfigure(self, node_meta: Mapping[str, str], agent_token: str) -> None:
+    def reconfigure(self, node_meta: Mapping[str, str]) -> None:
         """Tell the catalog this of the node from the next comparison on."""
         self._id = replace(self._id, meta=dict(node_meta))
-        self._token = agent_token
 
     def trigger(self) -> None:
         """Something changed here: send it."""
@@ -134,6 +133,11 @@ class AntiEntropy:
             return
 
     # -- comparing -------------------------------------------------------------------------
+
+    @property
+    def _token(self) -> str:
+        """Of what is not registered with a token of its own."""
+        return self._agent_token()
 
     async def _compare(self) -> None:
         request = NodeSpecificRequest(

@@ -32,7 +32,6 @@ class AgentSettings:
     coordinate_rate: float = 64.0
     coordinates: bool = True
     cache: CacheOptions = field(default_factory=CacheOptions)
-    agent_token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
