@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from proconsul import CONSUL_VERSION
+from proconsul.config.acl import acl_settings
 from proconsul.config.model import AgentConfig, GossipTuning, Join, Tls
 from proconsul.core.gossip.memberlist import MemberlistConfig
 from proconsul.core.gossip.memberlist.config import consul_lan_config, consul_wan_config
@@ -219,6 +220,7 @@ def server_config(config: AgentConfig, replication_token: Callable[[], str]) -> 
         coordinate_update_s=config.coordinate_update_period_s,
         session_ttl_min_s=config.session_ttl_min_s or SESSION_TTL_MIN_S,
         autopilot=_autopilot(config),
+        acl=acl_settings(config),
         connect_enabled=config.connect.enabled,
         ca_config=config.connect.ca_config,
         mesh_gateway_federation=config.federates_through_gateways,
@@ -234,6 +236,7 @@ def client_config(config: AgentConfig) -> ClientConfig:
         identity=identity(config),
         lan=_lan(config),
         rpc_source=config.addresses.rpc_bind[0],
+        acl=acl_settings(config),
         data_dir=_data_dir(config),
         rejoin_after_leave=config.rejoin_after_leave,
         rpc_hold_s=config.rpc_hold_timeout_s,

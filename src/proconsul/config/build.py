@@ -22,6 +22,7 @@ from proconsul.config.errors import SettingError
 from proconsul.config.merge import Merged
 from proconsul.util.naming import go_name
 
+ACL_ROLE_TTL_S = 30.0
 _PORTS = (
     "dns", "http", "https", "grpc", "serf_lan", "serf_wan", "server", "sidecar_min_port",
     "sidecar_max_port", "expose_min_port", "expose_max_port",
@@ -280,9 +281,16 @@ class Builder:
             down_policy=either("acl.down_policy", "acl_down_policy"),
             token_ttl_s=either("acl.token_ttl", "acl_ttl"),
             policy_ttl_s=get("acl.policy_ttl"),
-            role_ttl_s=get("acl.role_ttl", 0.0),
+            # As Consul's servers take it: no time at all is the default.
+            role_ttl_s=get("acl.role_ttl", 0.0) or ACL_ROLE_TTL_S,
+            disabled_ttl_s=get("acl.disabled_ttl"),
+            enable_key_list_policy=either(
+                "acl.enable_key_list_policy", "acl_enable_key_list_policy", False
+            ),
             enable_token_replication=either(
-                "acl.enable_token_replication", "enable_acl_replication", False
+                "acl.enable_token_replication",
+                "enable_acl_replication",
+                get("acl_replication_token") is not None,
             ),
             enable_token_persistence=get("acl.enable_token_persistence", False),
             enable_key_list_policy=either(

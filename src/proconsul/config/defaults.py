@@ -19,7 +19,7 @@ def default_source() -> Source:
     tree: Tree = {
         "acl": {
             "default_policy": "allow", "down_policy": "extend-cache", "token_ttl": 30.0,
-            "policy_ttl": 30.0,
+            "policy_ttl": 30.0, "disabled_ttl": 120.0,
         },
         "bind_addr": "0.0.0.0",
         "check_output_max_size": 4096,

@@ -199,7 +199,9 @@ class Acl:
     down_policy: str = "extend-cache"
     token_ttl_s: float = 30.0
     policy_ttl_s: float = 30.0
-    role_ttl_s: float = 0.0
+    role_ttl_s: float = 30.0
+    disabled_ttl_s: float = 120.0
+    enable_key_list_policy: bool = False
     enable_token_replication: bool = False
     enable_token_persistence: bool = False
     enable_key_list_policy: bool = False

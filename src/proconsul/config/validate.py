@@ -274,13 +274,6 @@ class _Rules:
                 f"Unsupported {name.replace('_policy', '')} ACL policy: {value}",
                 f"Use one of {', '.join(known)}",
             )  # fmt: skip
-        self.refuse(
-            c.acl.enabled and c.acl.default_policy == "deny", "acl.default_policy",
-            "acl.enabled with default_policy \"deny\" is not supported yet: requests would not be"
-            " refused", 'Set acl.default_policy = "allow" or acl.enabled = false',
-        )  # fmt: skip
-        if c.acl.enabled:
-            self.warn("acl.enabled: ACLs are not enforced yet; every request is allowed")
         if c.checks.enable_script_checks and not c.acl.enabled and not c.http.allow_write_http_from:
             self.warn(
                 "using enable-script-checks without ACLs and without allow_write_http_from is"

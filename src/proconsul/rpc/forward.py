@@ -24,7 +24,8 @@ from proconsul.drivers.timing import timed
 from proconsul.rpc.dialer import Destination
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.outcome import may_repeat, told
-from proconsul.rpc.table import Call, Endpoint, EndpointTable, Method, Route
+from proconsul.rpc.table import Call, Endpoint, EndpointTable, Method, Requires, Route
+from proconsul.rpc.token_resolver import NOBODY
 from proconsul.util.errors import ProconsulError
 
 if TYPE_CHECKING:
@@ -91,7 +92,13 @@ class Forwarding(Protocol):
         """One RPC through the connection pool."""
         ...
 
-    def resolve_token(self, token: str) -> Authorizer: ...
+    def resolve_token(self, token: str) -> Authorizer | None:
+        """Whatever this token may do; None if that is not known at once. Raises `DomainError`."""
+        ...
+
+    async def resolve_token_later(self, token: str) -> Authorizer:
+        """The same, though other servers have to be asked."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +225,14 @@ class Forwarder:
         return request, body
 
     async def _here(self, endpoint: Endpoint, request: Any, source: tuple[str, int] | None) -> Any:
-        token = getattr(request, "token", "")
-        if endpoint.resolves is not None and not endpoint.resolves(request):
-            token = ""
-        authorizer = self._server.resolve_token(token)
-        call = Call(authorizer, source)
+        if endpoint.requires is Requires.NOTHING or (
+            endpoint.resolves is not None and not endpoint.resolves(request)
+        ):
+            call = Call(NOBODY, source)
+        else:
+            token = getattr(request, "token", "")
+            may = self._server.resolve_token(token) or await self._server.resolve_token_later(token)
+            call = Call(may, source)
         timer = _TIMERS.get(endpoint.method.name)
         if timer is None:
             return await endpoint.handler(request, call)

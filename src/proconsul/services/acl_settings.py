@@ -17,7 +17,9 @@ class AclSettings:
     down_policy: str = "extend-cache"
     token_ttl_s: float = 30.0
     policy_ttl_s: float = 30.0
-    role_ttl_s: float = 0.0
+    role_ttl_s: float = 30.0
+    disabled_ttl_s: float = 120.0
+    """How long a client takes ACLs for off after its servers said so."""
     enable_key_list_policy: bool = False
     token_replication: bool = False
     """Whether a secondary copies the primary's tokens, and may have its own."""
@@ -25,3 +27,8 @@ class AclSettings:
     """The secret of a token for everything, which the primary's leader makes."""
     token_life_s_min: float = TOKEN_LIFE_S_MIN
     token_life_s_max: float = TOKEN_LIFE_S_MAX
+
+    @property
+    def allows_by_default(self) -> bool:
+        """What no rule speaks of."""
+        return not self.enabled or self.default_policy == "allow"

@@ -85,6 +85,10 @@ class AclQueries:
         index = max(self._tables().max_index(kind.table), 1)
         return Answer(index, value, Watch(self._watches, (kind.table,)))
 
+    def changes(self) -> Watch:
+        """Of whatever decides what a token may do."""
+        return Watch(self._watches, (TOKENS.table, POLICIES.table, ROLES.table))
+
     # -- tokens ----------------------------------------------------------------------------
 
     def can_bootstrap(self) -> tuple[bool, int]:

@@ -142,7 +142,6 @@ REFUSED = [
     ('bind_addr = "{{ GetAllInterfaces }}"', "is not supported", "bind_addr"),
     ("verify_outgoing = true", "VerifyOutgoing set, and no CA", "verify_outgoing"),
     ("verify_incoming = true", "VerifyIncoming set but no CA", "verify_incoming"),
-    ('acl { enabled = true default_policy = "deny" }', "not supported yet", "acl.default_policy"),
     ("ui = true", "ui is not supported yet", "ui"),
     ("auto_encrypt { tls = true }", "auto_encrypt.tls is not supported yet", "auto_encrypt.tls"),
     ('node_meta { "a b" = "x" }', "Key contains invalid characters", "node_meta"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -30,6 +31,8 @@ from proconsul.rpc.router import AREA_LAN, Router
 from proconsul.rpc.server_meta import ServerMeta
 from proconsul.rpc.snapshot_stream import Answer
 from proconsul.rpc.snapshot_stream import call as snapshot_call
+from proconsul.rpc.token_resolver import TokenResolver
+from proconsul.rpc.token_rows import Environment, NothingKnown
 from proconsul.services.agent.config import ClientConfig
 from proconsul.services.server.pools import make_pool
 from proconsul.services.server.reconcile import server_of
@@ -80,6 +83,20 @@ class Client:
         self._rate, self._burst = config.rpc_rate, config.rpc_burst
         self._tokens, self._tokens_at = float(config.rpc_burst), 0.0
         self._servers_changed = asyncio.Event()
+        self.acl = TokenResolver(
+            config.acl,
+            NothingKnown(),
+            Environment(
+                identity.datacenter,
+                identity.datacenter,  # its servers know the local tokens, too
+                self.call,
+                self._scope.spawn,
+                time.monotonic,
+                time.time_ns,
+                metrics,
+            ),
+            may_be_disabled=True,
+        )
 
     async def start(self) -> None:
         """Bind and become a member."""
@@ -210,7 +227,8 @@ class Client:
     def stats(self) -> dict[str, dict[str, str]]:
         """For `consul info`."""
         known = len(self.router.servers(self.config.identity.datacenter))
+        acl = "enabled" if self.config.acl.enabled else "disabled"
         return {
-            "consul": {"server": "false", "known_servers": str(known), "acl": "disabled"},
+            "consul": {"server": "false", "known_servers": str(known), "acl": acl},
             "serf_lan": self.lan.stats(),
         }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proconsul.services.acl_settings import AclSettings
 from proconsul.services.agent.cache import CacheOptions
 from proconsul.services.server.config import GossipSettings, Identity
 
@@ -42,6 +43,7 @@ class ClientConfig:
     lan: GossipSettings
     rpc_source: str
     data_dir: Path | None
+    acl: AclSettings = field(default_factory=AclSettings)
     rejoin_after_leave: bool = False
     rpc_hold_s: float = 7.0
     rpc_rate: float = -1.0

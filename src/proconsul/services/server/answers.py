@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from proconsul.core.gossip.serf import Member, MemberStatus
 from proconsul.core.raft.types import NotLeader
 from proconsul.domain import coordinate as co
 from proconsul.domain import errors
-from proconsul.domain.acl import AllowAll, Authorizer
+from proconsul.domain.acl import Authorizer
 from proconsul.domain.autopilot import OperatorHealthReply
 from proconsul.domain.connect import CASignRequest, IndexedCARoots
 from proconsul.domain.messages import IGNORE_UNKNOWN_TYPE_FLAG, MessageType, encode_command
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from proconsul.rpc.listener import RpcListener
     from proconsul.rpc.pool import ConnectionPool
     from proconsul.rpc.router import Router
+    from proconsul.rpc.token_resolver import TokenResolver
     from proconsul.services.server.ca import CertificateAuthority
     from proconsul.services.server.config import ServerConfig
     from proconsul.services.server.fsm import RaftFsm
@@ -69,6 +70,9 @@ class ServerAnswers:
     snapshots: Snapshots
     ca: CertificateAuthority
     primary_appeared: Signal
+    acl: TokenResolver
+    resolve_token: Callable[[str], Authorizer | None]
+    """See `Forwarding.resolve_token`. A plain function: every call asks it."""
     _fsm: RaftFsm
     _forwarder: Forwarder
     _listener: RpcListener
@@ -79,7 +83,6 @@ class ServerAnswers:
         self.ready_for_consistent_reads = False
         self._became_ready = Signal()
         self._heard_from_leader = False
-        self._everyone = AllowAll()
 
     @property
     def datacenter(self) -> str:
@@ -101,9 +104,9 @@ class ServerAnswers:
         """Wall clock."""
         return time.time_ns()
 
-    def resolve_token(self, _token: str) -> Authorizer:
-        """Rights of a token; without ACLs everyone may do everything."""
-        return self._everyone
+    async def resolve_token_later(self, token: str) -> Authorizer:
+        """See `Forwarding.resolve_token_later`."""
+        return await self.acl.resolve(token)
 
     def contact(self) -> tuple[bool, int]:
         """See `EndpointServer.contact`."""
@@ -212,7 +215,7 @@ class ServerAnswers:
         """For `consul info`."""
         stats = {
             "consul": {
-                "acl": "disabled",
+                "acl": "enabled" if self.acl.settings.enabled else "disabled",
                 "bootstrap": str(self.config.bootstrap).lower(),
                 "known_datacenters": str(len(self.router.datacenters())),
                 "leader": str(self.is_leader).lower(),

@@ -48,7 +48,7 @@ def endpoint_table(server: Server, coordinates: Coordinates) -> EndpointTable:
             *intentions.endpoints(
                 server,
                 server.unix_ns,
-                lambda: server.resolve_token("").intention_default_allow(),
+                lambda: server.config.acl.allows_by_default,
                 intentions_datacenter(server),
             ),
             *txn.endpoints(server),

@@ -38,7 +38,7 @@ from proconsul.rpc.pool import ConnectionPool
 from proconsul.rpc.router import AREA_LAN, AREA_WAN, Router
 from proconsul.rpc.server_meta import ServerMeta
 from proconsul.rpc.server_session import RpcServerSession
-from proconsul.services.server import departure, peers_file
+from proconsul.services.server import acl, departure, peers_file
 from proconsul.services.server.acl_admin import AclAdmin
 from proconsul.services.server.answers import ServerAnswers
 from proconsul.services.server.bootstrap import PEER_QUERY_S, Bootstrapper, raft_address
@@ -132,6 +132,8 @@ class Server(ServerAnswers):
             metrics,
             self.rng,
         )
+        self.acl = acl.resolver(self)
+        self.resolve_token = self.acl.known if config.acl.enabled else acl.everyone
         self.federation_server = ServerFederation(self)
         self.replicator: Replicator | None = None
         if not identity.is_primary:
@@ -415,6 +417,10 @@ class Server(ServerAnswers):
             if duties is not None and was:
                 self.set_ready(duties, ready=True)
             raise
+
+    def spawn(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Run `work` for as long as this server lives."""
+        return self._scope.spawn(name, work)
 
     def to_the_end(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Run `work` though who waits for it may go away: to its end, or the server's."""

@@ -74,7 +74,10 @@ class Snapshots:
             if leader is None:
                 raise errors.NoLeaderError
             return await call(self._dialer, leader, request, body, _now() + DIAL_S)
-        if not server.resolve_token(request.token).snapshot():
+        may = server.resolve_token(request.token)
+        if may is None:
+            may = await server.resolve_token_later(request.token)
+        if not may.snapshot():
             raise errors.PermissionDeniedError
         if request.op == SnapshotOp.SAVE:
             return await self._save(request)
