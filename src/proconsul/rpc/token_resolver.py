@@ -14,7 +14,7 @@ from proconsul.domain import errors
 from proconsul.domain.acl import AllowAll, Authorizer
 from proconsul.domain.acl_authorizers import PolicyAuthorizer, authorizer
 from proconsul.domain.acl_rules import NO_RULES, PolicyRules, RulesError, Syntax, parse_rules
-from proconsul.domain.acl_types import ACLPolicy, ACLRole, ACLToken
+from proconsul.domain.acl_types import ACLPolicy
 from proconsul.rpc.token_rows import (
     AclRemoteError,
     Environment,
@@ -111,35 +111,9 @@ class TokenResolver:
         self._remember(secret, found, until.moment)
         return found
 
-    async def policies_of(self, secret: str) -> tuple[ACLToken, list[ACLPolicy]]:
-        """A token, and its policies that are valid here. Raises as `known`, and `AclRemoteError`."""
-        rows = self._rows
-        return await rows.with_token(secret or ANONYMOUS, Until(), rows.policies_of)
-
-    async def roles_of(self, secret: str) -> tuple[ACLToken, list[ACLRole]]:
-        """A token and its roles. Raises as `known`, and `AclRemoteError`."""
-        rows = self._rows
-        return await rows.with_token(secret or ANONYMOUS, Until(), rows.roles_of)
-
-    async def token_of(self, secret: str) -> ACLToken:
-        """The token itself, expired or not. Raises as `known`, and `AclRemoteError`."""
-        if secret in ROOTS:
-            raise RootDeniedError
-        return await self._rows.token(secret or ANONYMOUS, Until())
-
-    def forget_token(self, secret: str) -> None:
-        """It was changed: what was remembered of it counts no more."""
-        self._rows.forget_token(secret)
-        self._known.pop(secret, None)
-
-    def forget_policy(self, policy_id: str) -> None:
-        """As `forget_token`."""
-        self._rows.forget_policy(policy_id)
-        self._known.clear()
-
-    def forget_role(self, role_id: str) -> None:
-        """As `forget_token`."""
-        self._rows.forget_role(role_id)
+    def forget(self, noun: str, row_id: str) -> None:
+        """A `token` (its secret), `policy` or `role` changed: what was remembered counts no more."""
+        self._rows.forget(noun, row_id)
         self._known.clear()
 
     # -- rules -----------------------------------------------------------------------------

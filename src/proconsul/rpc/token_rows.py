@@ -185,14 +185,9 @@ class TokenRows:
         """Whether ACLs are on, here and as far as we know on the servers."""
         return self.settings.enabled and not self._disabled_until > self._env.monotonic()
 
-    def forget_token(self, secret: str) -> None:
-        self._tokens.forget(secret)
-
-    def forget_policy(self, policy_id: str) -> None:
-        self._policies.forget(policy_id)
-
-    def forget_role(self, role_id: str) -> None:
-        self._roles.forget(role_id)
+    def forget(self, noun: str, row_id: str) -> None:
+        """What was remembered of a `token`, `policy` or `role`."""
+        {"token": self._tokens, "policy": self._policies, "role": self._roles}[noun].forget(row_id)
 
     async def with_token(
         self, secret: str, until: Until, find: Callable[[ACLToken, Until], Awaitable[T]]

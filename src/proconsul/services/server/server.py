@@ -133,6 +133,7 @@ class Server(ServerAnswers):
             self.rng,
         )
         self.acl = acl.resolver(self)
+        self.acl_admin.on_change = self.acl.forget
         self.resolve_token = self.acl.known if config.acl.enabled else acl.everyone
         self.federation_server = ServerFederation(self)
         self.replicator: Replicator | None = None
