@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from proconsul.domain.errors import DomainError
-from proconsul.domain.options import QueryOptions
+from proconsul.domain.options import QueryMeta, QueryOptions
 from proconsul.drivers.scope import TaskScope
 from proconsul.federation.rate import RateLimiter
 from proconsul.services.agent.cache_types import CacheType
@@ -226,7 +226,7 @@ class Cache:
             changes["max_query_time_ns"] = int(kind.query_timeout_s * _NS)
         asked = msgspec.structs.replace(request, **changes) if changes else request
         value = await self._rpc(kind.method, asked)
-        return value, getattr(value, "index", 0)
+        return value, value.index if isinstance(value, QueryMeta) else 0
 
     def _count(self, kind: CacheType, what: str) -> None:
         self._metrics.incr(f"consul.consul.cache.{what}", 1)
