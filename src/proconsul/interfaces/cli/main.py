@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "kv import": (f"{_CLI}.kv_transfer:IMPORT", "Imports a tree stored as JSON to the KV store"),
     "kv put": (f"{_CLI}.kv:PUT", "Sets or updates data in the KV store"),
     "leave": (f"{_CLI}.membership:LEAVE", "Gracefully leaves the cluster and shuts down"),
+    "lock": (f"{_CLI}.lock:LOCK", "Execute a command holding a lock"),
     "maint": (f"{_CLI}.maint:MAINT", "Controls node or service maintenance mode"),
     "members": (f"{_CLI}.members:COMMAND", "Lists the members of a cluster"),
     "monitor": (f"{_CLI}.monitor:MONITOR", "Stream logs from a Consul agent"),
