@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from proconsul import CONSUL_VERSION
-from proconsul.config.acl import acl_settings
 from proconsul.config.model import AgentConfig, GossipTuning, Join, Tls
 from proconsul.core.gossip.memberlist import MemberlistConfig
 from proconsul.core.gossip.memberlist.config import consul_lan_config, consul_wan_config
@@ -167,6 +166,7 @@ def acl_settings(config: AgentConfig) -> AclSettings:
         token_ttl_s=acl.token_ttl_s,
         policy_ttl_s=acl.policy_ttl_s,
         role_ttl_s=acl.role_ttl_s,
+        disabled_ttl_s=acl.disabled_ttl_s,
         enable_key_list_policy=acl.enable_key_list_policy,
         token_replication=acl.enable_token_replication,
         master_token=acl.tokens.master,
@@ -225,7 +225,6 @@ def server_config(config: AgentConfig, replication_token: Callable[[], str]) -> 
         ca_config=config.connect.ca_config,
         mesh_gateway_federation=config.federates_through_gateways,
         federation_prune_s=config.federation_state_prune_interval_s,
-        acl=acl_settings(config),
         replication_token=replication_token,
     )
 

@@ -293,9 +293,6 @@ class Builder:
                 get("acl_replication_token") is not None,
             ),
             enable_token_persistence=get("acl.enable_token_persistence", False),
-            enable_key_list_policy=either(
-                "acl.enable_key_list_policy", "acl_enable_key_list_policy", False
-            ),
             tokens=model.AclTokens(
                 **{
                     name: either(f"acl.tokens.{name}", old)

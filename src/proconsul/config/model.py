@@ -204,7 +204,6 @@ class Acl:
     enable_key_list_policy: bool = False
     enable_token_replication: bool = False
     enable_token_persistence: bool = False
-    enable_key_list_policy: bool = False
     tokens: AclTokens = field(default_factory=AclTokens)
 
 
