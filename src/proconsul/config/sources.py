@@ -29,8 +29,13 @@ class Source:
 
 def parse_text(text: str, format_: str, name: str) -> Source:
     """Parse HCL or JSON text. `name` is used in errors. Raises SettingError."""
+    return Source(name, decode(parse_object(text, format_, name), ROOT, name))
+
+
+def parse_object(text: str, format_: str, name: str) -> dict[str, Any]:
+    """What HCL or JSON text says, whatever that means. Raises SettingError."""
     if not text.strip():
-        return Source(name, {})
+        return {}
     try:
         raw = json.loads(text) if format_ == "json" else _parse_hcl(text)
     except (ValueError, RecursionError) as error:
@@ -42,7 +47,7 @@ def parse_text(text: str, format_: str, name: str) -> Source:
             f"failed to parse {name}: the top level must be an object",
             remedy="Enclose the settings in { ... }",
         )
-    return Source(name, decode(raw, ROOT, name))
+    return raw
 
 
 def _parse_hcl(text: str) -> object:
