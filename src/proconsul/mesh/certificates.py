@@ -82,6 +82,18 @@ def facts_of(pem: str) -> CertificateFacts:
     return facts(load_certificate(pem))
 
 
+def authorities_of(chain_pem: str) -> list[str]:
+    """The ids of the keys that signed the certificates of a chain, its leaf's first.
+
+    Raises `CertificateError`.
+    """
+    try:
+        chain = x509.load_pem_x509_certificates(chain_pem.encode())
+    except ValueError as error:
+        raise CertificateError(f"certificate cannot be read: {error}") from error
+    return [_authority_key_id(certificate).hex(":") for certificate in chain]
+
+
 def key_id(public: PublicKey) -> bytes:
     """The id that a certificate of this key carries."""
     der = public.public_bytes(
@@ -217,11 +229,6 @@ def key_pem_of(key: PrivateKey) -> str:
         serialization.PrivateFormat.TraditionalOpenSSL,
         serialization.NoEncryption(),
     ).decode()
-
-
-def half_life_over(not_before: datetime, not_after: datetime, now: datetime) -> bool:
-    """Whether a certificate is due to be renewed: half of its life has passed."""
-    return now >= not_before + (not_after - not_before) / 2
 
 
 def utc(unix_ns: int) -> datetime:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from proconsul.domain.spiffe import SigningId
 from proconsul.mesh.ca import Authority, chain, create_root, cross_sign, sign_intermediate
-from proconsul.mesh.certificates import facts_of, half_life_over, key_pem_of, load_key
+from proconsul.mesh.certificates import facts_of, key_pem_of, load_key
 from proconsul.mesh.errors import CertificateError, SigningRequestError
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -130,12 +130,6 @@ def test_a_cross_signed_root_is_the_same_to_its_leaves() -> None:
 def test_a_chain_holds_each_certificate_once_the_issuer_first() -> None:
     assert chain("leaf\n", "own", ["crossed\n", "own\n"]) == "leaf\nown\ncrossed\n"
     assert chain("leaf", "", []) == "leaf\n"
-
-
-def test_half_of_a_life() -> None:
-    end = NOW + timedelta(hours=2)
-    assert not half_life_over(NOW, end, NOW + timedelta(minutes=59))
-    assert half_life_over(NOW, end, NOW + timedelta(minutes=60))
 
 
 def test_what_is_no_key_is_never_shown() -> None:

@@ -13,6 +13,7 @@ from proconsul.domain.definitions import CheckDefinition, ServiceDefinition
 from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.rpc.snapshot_stream import Answer
 from proconsul.services.agent.cache import Cache
+from proconsul.services.agent.connect import AgentConnect
 from proconsul.services.agent.events import UserEvents
 from proconsul.util.metrics import Metrics
 
@@ -53,6 +54,7 @@ class AgentPort(Protocol):
 
     metrics: Metrics
     cache: Cache
+    connect: AgentConnect
     events: UserEvents
 
     @property

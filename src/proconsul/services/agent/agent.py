@@ -29,7 +29,9 @@ from proconsul.services.agent.cache import Cache
 from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.client import Client
 from proconsul.services.agent.config import AgentSettings
+from proconsul.services.agent.connect import AgentConnect
 from proconsul.services.agent.events import UserEvents
+from proconsul.services.agent.leaf import LeafManager
 from proconsul.services.agent.local import LocalState
 from proconsul.services.agent.proxies import ProxySource
 from proconsul.services.agent.registrations import Registrations
@@ -98,6 +100,10 @@ class Agent:
             lambda: self.tokens.agent,
         )
         self.proxies = ProxySource(identity, self.core, self.local)
+        leaves = LeafManager(
+            identity.datacenter, self.core, self.cache, self._scope, self._rng, self._clock.wall
+        )
+        self.connect = AgentConnect(identity, self.core, leaves, self.authorizer)
 
     def reconfigure(self, settings: AgentSettings) -> None:
         """Take over what a reload may change of these."""
