@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from proconsul.config.decode import Tree, decode
 from proconsul.config.errors import SettingError
