@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proconsul.rpc.signatures import acl, connect_ca, core, mesh, ops
+from proconsul.rpc.signatures import acl, connect_ca, core, mesh, ops, prepared_query
 from proconsul.rpc.signatures.base import Empty
 from proconsul.rpc.signatures.core import RaftStats
 from proconsul.rpc.table import Method
@@ -17,5 +17,6 @@ METHODS: dict[str, Method] = {
         *connect_ca.SIGNATURES,
         *mesh.SIGNATURES,
         *ops.SIGNATURES,
+        *prepared_query.SIGNATURES,
     )
 }

@@ -21,6 +21,7 @@ from proconsul.state.coordinates import CoordinateQueries
 from proconsul.state.federation import FederationQueries
 from proconsul.state.kv import KvQueries
 from proconsul.state.opaque_queries import MeshQueries
+from proconsul.state.prepared_queries import PreparedQueries
 from proconsul.state.sessions import SessionQueries
 from proconsul.state.tables import AUTOPILOT, Tables, Transaction
 from proconsul.state.watch import Answer, Watch, WatchRegistry
@@ -47,6 +48,7 @@ class Store:
         self.sessions = SessionQueries(tables, watches)
         self.mesh = MeshQueries(tables, watches)
         self.acl = AclQueries(tables, watches)
+        self.queries = PreparedQueries(tables, watches)
 
     def _current(self) -> Tables:
         return self._tables

@@ -17,6 +17,7 @@ from proconsul.rpc.endpoints import (
     kvs,
     operator,
     ops,
+    prepared_query,
     session,
     status,
     txn,
@@ -52,6 +53,7 @@ def endpoint_table(server: Server, coordinates: Coordinates) -> EndpointTable:
                 intentions_datacenter(server),
             ),
             *txn.endpoints(server),
+            *prepared_query.endpoints(server, lambda: str(uuid.uuid4())),
             *session.endpoints(
                 server,
                 server.session_timers,
