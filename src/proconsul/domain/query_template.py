@@ -61,7 +61,8 @@ class CompiledTemplate:
             try:
                 self._regexp = compile_regexp(template.regexp)
             except RegexpError as error:
-                raise TemplateError(f"Bad Regexp: {error}") from error
+                kind = UnsupportedTemplate if _is_ours(error) else TemplateError
+                raise kind(f"Bad Regexp: {error}") from error
 
     def _parse(self, path: str, text: str) -> str:
         if text not in self._texts:
@@ -86,6 +87,12 @@ class CompiledTemplate:
         if query.template.remove_empty_tags:
             service = replace(service, tags=[tag for tag in service.tags or () if tag])
         return replace(query, service=service)
+
+
+def _is_ours(error: RegexpError) -> bool:
+    """Whether Go would take the expression: our limit on its size, and classes of scripts."""
+    text = str(error)
+    return "expression too large" in text or "`\\p{" in text or "`\\P{" in text
 
 
 def _value(part: _Part, values: dict[str, str], groups: list[str]) -> str:

@@ -11,7 +11,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from proconsul.domain.base import decode
 from proconsul.domain.messages import MessageType
+from proconsul.domain.prepared_query import PreparedQuery
+from proconsul.domain.query_template import CompiledTemplate, TemplateError, UnsupportedTemplate
 from proconsul.state import acl, config_graph
 from proconsul.state.errors import StateError
 from proconsul.state.rows import INTENTIONS, KINDS, QUERIES, Kind, Row, as_map, delete, put
@@ -76,17 +79,30 @@ def _set_query(tx: Transaction, row: Row) -> None:
     rows = acl.rows(tx, QUERIES)
     template = as_map(row.get(b"Template") or {})
     others = [other for key, other in rows.items() if key != query_id]
-    # A template's name is a prefix, kept apart from the names of other queries.
-    if name and any(msgpack.as_text(other.get(b"Name")) == name for other in others):
+    lower = name.lower()
+    if name and any(msgpack.as_text(other.get(b"Name")).lower() == lower for other in others):
         raise StateError(f"name '{name}' aliases an existing query name")
     if not name and template.get(b"Type") and any(_is_catch_all(other) for other in others):
         raise StateError("a query template with an empty name already exists")
-    if _UUID.fullmatch(name) and name in rows:
+    if _UUID.fullmatch(name) and lower in rows:
         raise StateError(f"name '{name}' aliases an existing query ID")
     session = msgpack.as_text(row.get(b"Session"))
     if session and session not in tx.t.sessions:
         raise StateError(f'invalid session "{session}"')
+    if template.get(b"Type"):
+        _check_template(row)
     put(tx, QUERIES, row)
+
+
+def _check_template(row: Row) -> None:
+    """Refuses what Consul's servers refuse; what only we cannot render is stored all the same."""
+    query = decode(msgpack.pack(row), PreparedQuery)
+    try:
+        CompiledTemplate(query).render(query.name)
+    except TemplateError as error:
+        raise StateError(f"failed compiling template: {error}") from error
+    except UnsupportedTemplate:
+        return
 
 
 def _is_catch_all(row: Row) -> bool:

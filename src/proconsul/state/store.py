@@ -19,6 +19,7 @@ from proconsul.state.catalog_queries import CatalogQueries
 from proconsul.state.connect import ConnectQueries
 from proconsul.state.coordinates import CoordinateQueries
 from proconsul.state.federation import FederationQueries
+from proconsul.state.ingress import IngressQueries
 from proconsul.state.kv import KvQueries
 from proconsul.state.opaque_queries import MeshQueries
 from proconsul.state.prepared_queries import PreparedQueries
@@ -47,6 +48,7 @@ class Store:
         self.coordinates = CoordinateQueries(tables, watches)
         self.sessions = SessionQueries(tables, watches)
         self.mesh = MeshQueries(tables, watches)
+        self.ingress = IngressQueries(tables, watches, self.catalog, self.mesh)
         self.acl = AclQueries(tables, watches)
         self.queries = PreparedQueries(tables, watches)
 

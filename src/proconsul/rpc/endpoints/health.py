@@ -14,6 +14,7 @@ from proconsul.rpc.endpoints.catalog import wanted_tags
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.shared_reads import SharedReads
 from proconsul.rpc.table import Call, Endpoint, Requires
+from proconsul.state.watch import Answer
 
 
 class Health:
@@ -78,6 +79,12 @@ class Health:
         meta = request.node_meta_filters or {}
         wanted = create_filter(request.filter, c.CheckServiceNode)
 
+        def query() -> Answer[list[c.CheckServiceNode]]:
+            store, name = self._server.store, request.service_name
+            if request.ingress and not request.connect and not tags:
+                return store.ingress.gateways_of(name)
+            return store.catalog.check_service_nodes(name, tags=tags, connect=request.connect)
+
         def build(rows: list[c.CheckServiceNode]) -> dict[str, Any]:
             if meta:
                 rows = [r for r in rows if meta.items() <= (r.node.meta or {}).items()]
@@ -89,9 +96,7 @@ class Health:
         return await read(
             self._server,
             request,
-            lambda: self._server.store.catalog.check_service_nodes(
-                request.service_name, tags=tags, connect=request.connect
-            ),
+            query,
             build,
             c.IndexedCheckServiceNodes,
             Sharing(self._reads, "ServiceNodes", may),
