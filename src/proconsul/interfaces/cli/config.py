@@ -65,7 +65,8 @@ def _loaded(path: str) -> str:
 
 def _decoded(text: str) -> ConfigEntry:
     """HCL, of which JSON is a dialect to Consul."""
-    from proconsul.config.sources import SettingError, parse_object
+    from proconsul.config.errors import SettingError
+    from proconsul.config.sources import parse_object
     from proconsul.domain.config_entry_forms import ConfigEntryError, from_map
     from proconsul.domain.weak_decode import WeakDecodeError
 
@@ -91,6 +92,7 @@ def _named(parsed: Parsed) -> tuple[str, str]:
 def _read(parsed: Parsed) -> int:
     kind, name = _named(parsed)
     try:
+        _empty(kind)
         answer = connect(parsed).get(f"/v1/config/{kind}/{name}")
         text = _shown(answer)
     except CommandError as error:
@@ -99,17 +101,26 @@ def _read(parsed: Parsed) -> int:
     return 0
 
 
+def _empty(kind: str) -> ConfigEntry:
+    from proconsul.domain.config_entry_forms import ConfigEntryError, make
+
+    try:
+        return make(kind, "")
+    except ConfigEntryError as error:
+        raise CommandError(str(error)) from None
+
+
 def _shown(answer: dict[str, Any]) -> str:
     """As Consul's client writes it: without what it does not know and some that is empty."""
     import msgspec
 
-    from proconsul.domain.config_entry_forms import ConfigEntryError, make, view
+    from proconsul.domain.config_entry_forms import view
     from proconsul.domain.go_json import to_json
     from proconsul.domain.weak_decode import WeakDecodeError, weak_decode
 
     try:
-        entry, _ = weak_decode(answer, type(make(answer.get("Kind", ""), "")))
-    except (ConfigEntryError, WeakDecodeError) as error:
+        entry, _ = weak_decode(answer, type(_empty(answer.get("Kind", ""))))
+    except WeakDecodeError as error:
         raise CommandError(str(error)) from None
     shown = view(entry)
     for key in _OMITTED & shown.keys():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from proconsul.config.goflags import Parsed, bool_flag, strings_flag
-from proconsul.interfaces.cli.client import Client
+from proconsul.interfaces.cli.client import ApiError, Client
 from proconsul.interfaces.cli.command import (
     CLIENT_FLAGS,
     SERVER_FLAGS,
@@ -154,6 +154,12 @@ def _get(parsed: Parsed) -> int:
     intention_id = _Finder(client).id(parsed.args)
     try:
         one = client.get(f"{_PATH}/{intention_id}")
+    except ApiError as error:
+        code = f"Unexpected response code: {error.status} ("
+        text = str(error)
+        if text.startswith(code):  # in the words of Consul's client for this very request
+            text = f"Unexpected response {error.status}: {text[len(code) : -1]}"
+        raise CommandError(f"Error reading the intention: {text}") from None
     except CommandError as error:
         raise CommandError(f"Error reading the intention: {error}") from None
     rows = [
