@@ -264,6 +264,7 @@ def agent_settings(config: AgentConfig) -> AgentSettings:
         coordinate_min_s=config.sync_coordinate_interval_min_s,
         coordinate_rate=config.sync_coordinate_rate_target,
         coordinates=not config.disable_coordinates,
+        remote_exec=not config.disable_remote_exec,
         cache=CacheOptions(config.cache.entry_fetch_rate, config.cache.entry_fetch_max_burst),
     )
 

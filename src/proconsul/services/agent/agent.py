@@ -30,6 +30,7 @@ from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.client import Client
 from proconsul.services.agent.config import AgentSettings
 from proconsul.services.agent.connect import AgentConnect
+from proconsul.services.agent.events import UserEvent as FiredEvent
 from proconsul.services.agent.events import UserEvents
 from proconsul.services.agent.leaf import LeafManager
 from proconsul.services.agent.local import LocalState
@@ -79,7 +80,11 @@ class Agent:
             discard_output=settings.discard_check_output,
         )
         self._clock = SystemClock()
-        self.events = UserEvents(identity.node_name, lambda: self.local.services().values(), None)
+        self.events = UserEvents(
+            identity.node_name,
+            lambda: self.local.services().values(),
+            self._execute if settings.remote_exec else None,
+        )
         self._runner = CheckRunner(self._check_result, self._scope, self._rng)
         self.registrations = Registrations(settings, self.local, self._runner, self._clock)
         self.core = make_core(self._member_event)
@@ -192,6 +197,16 @@ class Agent:
 
     def _check_result(self, check_id: str, status: str, output: str) -> None:
         self.local.update_check(check_id, status, output, self._clock.monotonic())
+
+    def _execute(self, event: FiredEvent) -> None:
+        """A command that an operator wants run, as an event says."""
+        from proconsul.services.agent.remote_exec import RemoteExec
+
+        identity = self.settings.identity
+        runner = RemoteExec(
+            identity.datacenter, identity.node_name, self.core, lambda: self.tokens.agent
+        )
+        _ = self._scope.spawn("remote-exec", runner.run(event))
 
     def _member_event(self, is_wan: bool, event: PoolEvent) -> None:
         if is_wan:

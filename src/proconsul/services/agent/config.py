@@ -32,6 +32,8 @@ class AgentSettings:
     coordinate_min_s: float = 15.0
     coordinate_rate: float = 64.0
     coordinates: bool = True
+    remote_exec: bool = False
+    """Whether operators may run commands here."""
     cache: CacheOptions = field(default_factory=CacheOptions)
 
 
