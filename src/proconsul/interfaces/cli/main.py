@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "connect envoy": (f"{_CLI}.connect_envoy:run", "Runs or configures Envoy"),
     "dev": ("proconsul.app.dev:run", "Runs a world of federated datacenters on this machine"),
+    "exec": (f"{_CLI}.exec:EXEC", "Executes a command on Consul nodes"),
     "federation status": (
         f"{_CLI}.federation_status:run",
         "Shows the way to each datacenter, or where it fails",
