@@ -187,7 +187,10 @@ class TokenRows:
 
     def forget(self, noun: str, row_id: str) -> None:
         """What was remembered of a `token`, `policy` or `role`."""
-        {"token": self._tokens, "policy": self._policies, "role": self._roles}[noun].forget(row_id)
+        caches: dict[str, _Cache[Any]] = {
+            "token": self._tokens, "policy": self._policies, "role": self._roles,
+        }  # fmt: skip
+        caches[noun].forget(row_id)
 
     async def with_token(
         self, secret: str, until: Until, find: Callable[[ACLToken, Until], Awaitable[T]]

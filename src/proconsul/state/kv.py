@@ -189,12 +189,22 @@ class KvQueries:
             Watch(self._watches, (kv_prefix_key(prefix),)),
         )
 
-    def keys(self, prefix: str, separator: str = "") -> Answer[list[str]]:
-        """Keys with `prefix`; with a separator, only up to its first occurrence after it."""
+    def keys(
+        self,
+        prefix: str,
+        separator: str = "",
+        readable: Callable[[str], bool] | None = None,
+    ) -> Answer[list[str]]:
+        """Keys with `prefix`; with a separator, only up to its first occurrence after it.
+
+        Keys that are not `readable` are as if they were not there, but for the index.
+        """
         t = self._tables()
         keys = t.kv_keys.with_prefix(prefix)
         kvs = t.kvs
         index = max((kvs[key].modify_index for key in keys), default=0) if prefix else 0
+        if readable is not None:
+            keys = [key for key in keys if readable(key)]
         if separator:
             cut: list[str] = []
             for key in keys:

@@ -61,6 +61,8 @@ class ServerInMemory:
     def contact(self) -> tuple[bool, int]:
         return True, 5
 
+    key_list_policy = False
+
     def lock_delayed(self, key: str) -> bool:
         return key == "resting"
 
@@ -102,7 +104,7 @@ class ServerInMemory:
     def call(self, method: str, request: Any, may: Authorizer | None = None) -> Any:
         endpoint = self.table[method]
         call = Call(may if may is not None else AllowAll(), None)
-        return asyncio.run(endpoint.handler(request, call))  # type: ignore[arg-type]
+        return asyncio.run(endpoint.handler(request, call))
 
 
 def only_ok() -> Authorizer:

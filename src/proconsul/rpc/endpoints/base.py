@@ -38,6 +38,11 @@ class EndpointServer(Protocol):
     @property
     def blocking_limits(self) -> BlockingLimits: ...
 
+    @property
+    def key_list_policy(self) -> bool:
+        """Whether keys are listed for who has the right to list them only."""
+        ...
+
     def lock_delayed(self, key: str) -> bool:
         """Whether a key must not be locked yet, since its last holder's session was invalidated."""
         ...

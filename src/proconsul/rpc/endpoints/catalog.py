@@ -10,11 +10,18 @@ from msgspec.structs import replace
 from proconsul.domain import catalog as c
 from proconsul.domain import options as o
 from proconsul.domain.definitions import multierror
-from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.filter import create_filter
 from proconsul.domain.messages import MessageType
 from proconsul.domain.validate import check_service, wrong_uuid
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
+from proconsul.rpc.endpoints.vetting import (
+    allowed_node_services,
+    allowed_service_nodes,
+    sees_service,
+    vet_deregister,
+    vet_register,
+    vet_service,
+)
 from proconsul.rpc.methods import METHODS, Empty
 from proconsul.rpc.shared_reads import SharedReads
 from proconsul.rpc.table import Call, Endpoint, Requires
@@ -38,6 +45,7 @@ class Catalog:
         service = request.service
         if service is not None:
             service = prepared_service(service)
+            vet_service(service, call.authorizer)
         checks = list(request.checks or ())
         if request.check is not None:
             checks.append(request.check)
@@ -51,37 +59,14 @@ class Catalog:
             for check in checks
         ]
         request = replace(request, service=service, check=None, checks=checks or None)
-        self._vet(request, call)
+        vet_register(request, call.authorizer, self._server.store.catalog)
         await self._server.apply(MessageType.REGISTER, request)
         return Empty()
-
-    @staticmethod
-    def _vet(request: c.RegisterRequest, call: Call) -> None:
-        may = call.authorizer
-        if not request.skip_node_update and not may.node_write(request.node):
-            raise PermissionDeniedError
-        service = request.service
-        if (
-            service is not None
-            and service.service != CONSUL_SERVICE
-            and not may.service_write(service.service)
-        ):
-            raise PermissionDeniedError
-        if (
-            service is not None
-            and service.kind == c.CONNECT_PROXY
-            and not may.service_write(service.proxy.destination_service_name)
-        ):
-            raise PermissionDeniedError
-        for check in request.checks or ():
-            if not check.service_id and not may.node_write(request.node):
-                raise PermissionDeniedError
 
     async def deregister(self, request: c.DeregisterRequest, call: Call) -> Empty:
         if not request.node:
             raise RequestError("Must provide node")
-        if not call.authorizer.node_write(request.node):
-            raise PermissionDeniedError
+        vet_deregister(request, call.authorizer, self._server.store.catalog)
         await self._server.apply(MessageType.DEREGISTER, request)
         return Empty()
 
@@ -127,6 +112,8 @@ class Catalog:
         if not request.service_name and not request.service_address:
             raise RequestError("Must provide service name")
         may = call.authorizer
+        if request.connect and not may.service_read(request.service_name):
+            return c.IndexedServiceNodes()
         wanted = create_filter(request.filter, c.ServiceNode)
 
         def query() -> Answer[list[c.ServiceNode]]:
@@ -145,11 +132,7 @@ class Catalog:
             self._server,
             request,
             query,
-            lambda rows: {
-                "service_nodes": wanted.rows(
-                    [r for r in rows if may.node_read(r.node) and may.service_read(r.service_name)]
-                )
-            },
+            lambda rows: {"service_nodes": wanted.rows(allowed_service_nodes(rows, may))},
             c.IndexedServiceNodes,
             Sharing(self._reads, "ServiceNodes", may),
         )
@@ -163,11 +146,10 @@ class Catalog:
         wanted = create_filter(request.filter, c.NodeService)
 
         def build(found: c.NodeServices | None) -> dict[str, Any]:
-            if found is None or found.node is None or not may.node_read(found.node.node):
+            found = allowed_node_services(found, may)
+            if found is None or found.node is None:
                 return {"node_services": None}
-            services = found.services or {}
-            allowed = {i: s for i, s in services.items() if may.service_read(s.service)}
-            return {"node_services": replace(found, services=wanted.values(allowed))}
+            return {"node_services": replace(found, services=wanted.values(found.services or {}))}
 
         return await read(
             self._server,
@@ -189,7 +171,7 @@ class Catalog:
             if found is None or found.node is None or not may.node_read(found.node.node):
                 return {"node_services": c.NodeServiceList()}
             services = (found.services or {}).values()
-            allowed = [s for s in services if may.service_read(s.service)]
+            allowed = [s for s in services if sees_service(may, s.service)]
             return {"node_services": c.NodeServiceList(found.node, wanted.rows(allowed))}
 
         return await read(

@@ -14,7 +14,7 @@ from proconsul.domain import options as o
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
-from proconsul.rpc.endpoints.health import allowed_instances
+from proconsul.rpc.endpoints.vetting import allowed_instances
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 

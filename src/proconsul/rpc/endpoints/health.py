@@ -11,6 +11,7 @@ from proconsul.domain.acl import Authorizer
 from proconsul.domain.filter import Filter, create_filter
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
 from proconsul.rpc.endpoints.catalog import wanted_tags
+from proconsul.rpc.endpoints.vetting import allowed_instances, sees_check
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.shared_reads import SharedReads
 from proconsul.rpc.table import Call, Endpoint, Requires
@@ -103,21 +104,10 @@ class Health:
         )
 
 
-def allowed_instances(
-    rows: Iterable[c.CheckServiceNode], may: Authorizer
-) -> list[c.CheckServiceNode]:
-    """Those whose node and service the caller may read."""
-    return [r for r in rows if may.node_read(r.node.node) and may.service_read(r.service.service)]
-
-
 def _allowed_checks(
     rows: Iterable[c.HealthCheck], may: Authorizer, wanted: Filter
 ) -> dict[str, Any]:
-    allowed = [
-        r
-        for r in rows
-        if may.node_read(r.node) and (not r.service_name or may.service_read(r.service_name))
-    ]
+    allowed = [r for r in rows if sees_check(may, r)]
     return {"health_checks": wanted.rows(allowed)}
 
 

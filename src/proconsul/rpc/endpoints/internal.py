@@ -14,7 +14,7 @@ from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.filter import create_filter
 from proconsul.domain.messages import MessageType
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
-from proconsul.rpc.endpoints.health import allowed_instances
+from proconsul.rpc.endpoints.vetting import allowed_dump, allowed_instances
 from proconsul.rpc.methods import METHODS, Empty
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.state.coordinates import is_valid
@@ -43,14 +43,13 @@ class Internal:
     async def _dump(
         self, options: o.QueryOptions, node: str | None, call: Call
     ) -> c.IndexedNodeDump:
-        may = call.authorizer.node_read
         # Consul's NodeInfo takes no filter.
         wanted = create_filter(options.filter if node is None else "", c.NodeInfo)
         return await read(
             self._server,
             options,
             lambda: self._server.store.catalog.node_dump(node),
-            lambda rows: {"dump": wanted.rows([r for r in rows if may(r.node)])},
+            lambda rows: {"dump": wanted.rows(allowed_dump(rows, call.authorizer))},
             c.IndexedNodeDump,
         )
 
@@ -102,9 +101,7 @@ class Coordinates:
             except (ProconsulError, TimeoutError) as error:
                 log.warning("Batch update failed: %s", error)
 
-    async def list_datacenters(
-        self, _request: Empty | None, _call: Call
-    ) -> list[co.DatacenterMap]:
+    async def list_datacenters(self, _request: Empty | None, _call: Call) -> list[co.DatacenterMap]:
         return self._wan()
 
     async def list_nodes(self, request: o.DCSpecificRequest, call: Call) -> co.IndexedCoordinates:

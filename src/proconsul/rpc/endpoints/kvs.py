@@ -6,10 +6,12 @@ import logging
 from typing import Any
 
 from proconsul.domain import kv
+from proconsul.domain.acl import Authorizer
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
 from proconsul.domain.session import id_problem
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.endpoints.vetting import require, unrestricted
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 
@@ -53,10 +55,13 @@ class Kvs:
         )
 
     async def list(self, request: kv.KeyRequest, call: Call) -> kv.IndexedDirEntries:
-        may = call.authorizer.key_read
+        may = call.authorizer
+        self._require_list(may, request.key)
 
         def build(rows: list[kv.DirEntry]) -> dict[str, Any]:
-            return {"entries": [r for r in rows if may(r.key)] or None}
+            if unrestricted(may):
+                return {"entries": rows or None}
+            return {"entries": [r for r in rows if may.key_read(r.key)] or None}
 
         return await read(
             self._server,
@@ -67,14 +72,21 @@ class Kvs:
         )
 
     async def list_keys(self, request: kv.KeyListRequest, call: Call) -> kv.IndexedKeyList:
-        may = call.authorizer.key_read
+        may = call.authorizer
+        self._require_list(may, request.prefix)
+        readable = None if unrestricted(may) else may.key_read
         return await read(
             self._server,
             request,
-            lambda: self._server.store.kv.keys(request.prefix, request.separator),
-            lambda keys: {"keys": [key for key in keys if may(key)] or None},
+            lambda: self._server.store.kv.keys(request.prefix, request.separator, readable),
+            lambda keys: {"keys": keys or None},
             kv.IndexedKeyList,
         )
+
+    def _require_list(self, may: Authorizer, prefix: str) -> None:
+        """`acl.enable_key_list_policy`: reading every key below is not enough."""
+        if self._server.key_list_policy:
+            require(may.key_list(prefix))
 
 
 def endpoints(server: EndpointServer) -> list[Endpoint]:

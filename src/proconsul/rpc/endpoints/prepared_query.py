@@ -16,8 +16,8 @@ from proconsul.domain.options import DCSpecificRequest, QueryOptions, QuerySourc
 from proconsul.domain.query_template import CompiledTemplate
 from proconsul.domain.validate import check_node_meta
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, meta, read
-from proconsul.rpc.endpoints.health import allowed_instances
 from proconsul.rpc.endpoints.query_execution import execute, nearest_first, node_first
+from proconsul.rpc.endpoints.vetting import allowed_instances
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.state.watch import Answer

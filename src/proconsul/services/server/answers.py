@@ -95,6 +95,11 @@ class ServerAnswers:
         return self._fsm.store
 
     @property
+    def key_list_policy(self) -> bool:
+        """See `EndpointServer.key_list_policy`."""
+        return self.config.acl.enable_key_list_policy
+
+    @property
     def is_leader(self) -> bool:
         """Whether we lead, as far as we know."""
         return self.raft.is_leader
