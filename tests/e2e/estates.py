@@ -21,7 +21,7 @@ CONFIG: Mapping[str, object] = {
     "performance": {"raft_multiplier": 1, "leave_drain_time": "100ms"},
 }
 
-_LINE = re.compile(r"^\S+ \[(WARN|ERROR|ERR)\]\s+(.*)$")
+_LINE = re.compile(r"^\s*\S+ \[(WARN|ERROR|ERR)\]\s+(.*)$")
 _NORMAL = (
     (re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"), "ID"),
     (re.compile(r"\bdc\d-[sgc]\d\b"), "NODE"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from proconsul.app.worlds.spec import WorldError
+from proconsul.app.worlds.api import Api
+from proconsul.app.worlds.spec import AclSpec
 from proconsul.app.worlds.waiting import until
-from proconsul.app.worlds.world import World
 
 AGENT_RULES = """
 node_prefix "" { policy = "write" }
@@ -24,12 +24,11 @@ service_prefix "" {
 certificates, federation states, intentions."""
 
 
-def make_tokens(world: World, timeout_s: float = 30.0) -> None:
-    """Give the tokens of the world's `AclSpec` their rights, once the primary has a leader."""
-    acl = world.spec.acl
-    if acl is None:
-        raise WorldError("this world has no ACLs")
-    api = world.api(world.servers(world.spec.primary.name)[0])
+def make_tokens(api: Api, acl: AclSpec, timeout_s: float = 30.0) -> None:
+    """Give the tokens their rights, as soon as the primary, whose `api` it is, has a leader.
+
+    Raises WorldError.
+    """
     for name, secret, rules in (
         ("agent", acl.agent, AGENT_RULES),
         ("replication", acl.replication, REPLICATION_RULES),

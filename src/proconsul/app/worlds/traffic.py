@@ -33,8 +33,9 @@ class Answer:
 class Traffic:
     """Requests from within each host to its own agent, each on a connection of its own."""
 
-    def __init__(self, network: NetnsNetwork) -> None:
+    def __init__(self, network: NetnsNetwork, token: str = "") -> None:
         self._network = network
+        self._token = f"X-Consul-Token: {token}\r\n" if token else ""
 
     async def request(
         self, host: Host, method: str, path: str, body: bytes = b"", timeout_s: float = 10.0
@@ -55,7 +56,7 @@ class Traffic:
             except OSError as error:
                 raise NotSentError(f"{host.name}: {error or 'timeout'}") from error
             head = f"{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n"
-            head += f"Content-Length: {len(body)}\r\n\r\n"
+            head += f"{self._token}Content-Length: {len(body)}\r\n\r\n"
             async with asyncio.timeout_at(deadline):
                 await loop.sock_sendall(sock, head.encode() + body)
                 data = b""

@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from proconsul.app.worlds.acl import make_tokens
 from proconsul.app.worlds.agent_config import agent_config, write_config
 from proconsul.app.worlds.api import Api
 from proconsul.app.worlds.dns import NameServer
@@ -104,6 +104,10 @@ class World:
         self.build()
         for host in self.hosts:
             self.start_agent(host)
+        if self.spec.acl is not None:
+            # Gateways are registered by a token, which secondaries know from the primary
+            primary = self.servers(self.spec.primary.name)[0]
+            make_tokens(self.api(primary, 2.0), self.spec.acl)
         for host in self.gateways():
             self.start_envoy(host)
 
@@ -196,21 +200,12 @@ class World:
         if host.is_gateway:
             self.start_envoy(host)
 
-    def become(
-        self, host: Host, software: Software, *, keep: Sequence[str] = ("data/node-id",)
-    ) -> None:
+    def become(self, host: Host, software: Software) -> None:
         """The host's agent, which must have ended, is of this make when it starts again.
 
-        Of its data only `keep` stays: what each program writes of its own the other cannot read.
+        Its data stays, but for Raft's: neither program reads the other's log.
         """
-        directory = self._directory(host)
-        kept = {
-            name: (directory / name).read_bytes() for name in keep if (directory / name).exists()
-        }
-        shutil.rmtree(directory / "data", ignore_errors=True)
-        for name, content in kept.items():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            (directory / name).write_bytes(content)
+        shutil.rmtree(self._directory(host) / "data" / "raft", ignore_errors=True)
         host.software = software
         self._prepare(host)
 
