@@ -382,6 +382,8 @@ def http_config(config: AgentConfig, default_token: Callable[[], str]) -> HttpAp
         prometheus_retention_s=config.telemetry.prometheus_retention_time_s,
         dev_mode=config.dev_mode,
         translate_wan_addrs=config.translate_wan_addrs,
+        acls_enabled=config.acl.enabled,
+        primary_datacenter=config.primary_datacenter,
         wan_join_disabled=config.federates_through_gateways,
         use_cache=config.http.use_cache,
     )

@@ -145,6 +145,14 @@ class AgentPort(Protocol):
         """Raises unless the token may read this agent (metrics, host)."""
         ...
 
+    def check_agent_write(self, token: str) -> None:
+        """Raises unless the token may change this agent."""
+        ...
+
+    async def set_token(self, name: str, token: str) -> bool:
+        """Replace one of the agent's own tokens; False if there is none of that name."""
+        ...
+
     async def federation_status(self, token: str) -> Any:
         """What JSON can hold, for `/v1/internal/federation-status`."""
         ...
@@ -170,6 +178,9 @@ class HttpApiConfig:
     """All JSON is indented."""
     translate_wan_addrs: bool = False
     unprintable_paths_allowed: bool = False
+    acls_enabled: bool = False
+    primary_datacenter: str = ""
+    """Where legacy tokens are kept."""
     wan_join_disabled: bool = False
     """WAN federation through mesh gateways is on."""
     use_cache: bool = True

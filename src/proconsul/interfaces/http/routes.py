@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from proconsul.interfaces.http import (
+    acl,
+    acl_legacy,
     agent,
     agent_services,
     catalog,
@@ -24,12 +26,50 @@ from proconsul.interfaces.http import (
 from proconsul.interfaces.http.api import Handler, HttpApi, Route
 from proconsul.interfaces.http.ports import AgentPort, HttpApiConfig
 
-GET, PUT = ("GET",), ("PUT",)
+GET, PUT, POST = ("GET",), ("PUT",), ("POST",)
+ROW = ("GET", "PUT", "DELETE")
+
+Entry = tuple[str, tuple[str, ...], Handler]
+
+ACL_ROUTES: tuple[Entry, ...] = tuple(
+    (pattern, methods, acl.with_acls(handler))
+    for pattern, methods, handler in (
+        ("/v1/acl/bootstrap", PUT, acl.bootstrap),
+        ("/v1/acl/replication", GET, acl.replication),
+        ("/v1/acl/create", PUT, acl_legacy.create),
+        ("/v1/acl/update", PUT, acl_legacy.update),
+        ("/v1/acl/destroy/", PUT, acl_legacy.destroy),
+        ("/v1/acl/info/", GET, acl_legacy.info),
+        ("/v1/acl/clone/", PUT, acl_legacy.clone),
+        ("/v1/acl/list", GET, acl_legacy.every),
+        ("/v1/acl/login", POST, acl.no_logins),
+        ("/v1/acl/logout", POST, acl.no_logins),
+        ("/v1/acl/policies", GET, acl.policies),
+        ("/v1/acl/policy", PUT, acl.create_policy),
+        ("/v1/acl/policy/", ROW, acl.policy),
+        ("/v1/acl/policy/name/", GET, acl.policy_by_name),
+        ("/v1/acl/roles", GET, acl.roles),
+        ("/v1/acl/role", PUT, acl.create_role),
+        ("/v1/acl/role/", ROW, acl.role),
+        ("/v1/acl/role/name/", GET, acl.role_by_name),
+        ("/v1/acl/tokens", GET, acl.tokens),
+        ("/v1/acl/token", PUT, acl.create_token),
+        ("/v1/acl/token/self", GET, acl.own_token),
+        ("/v1/acl/token/", ROW, acl.token),
+        ("/v1/acl/binding-rules", GET, acl.rules),
+        ("/v1/acl/binding-rule", PUT, acl.no_logins),
+        ("/v1/acl/binding-rule/", ROW, acl.rule),
+        ("/v1/acl/auth-methods", GET, acl.methods),
+        ("/v1/acl/auth-method", PUT, acl.no_logins),
+        ("/v1/acl/auth-method/", ROW, acl.method),
+    )
+)
+"""401 for all of them while ACLs are off."""
 
 
 def routes() -> dict[str, Route]:
     """All endpoints by pattern; one that ends with `/` takes everything below it."""
-    table: tuple[tuple[str, tuple[str, ...], Handler], ...] = (
+    table: tuple[Entry, ...] = (
         ("/v1/agent/self", GET, agent.self_),
         ("/v1/agent/host", GET, agent.host),
         ("/v1/agent/members", GET, agent.members),
@@ -54,6 +94,8 @@ def routes() -> dict[str, Route]:
         ("/v1/agent/check/warn/", PUT, agent_services.warn_check),
         ("/v1/agent/check/fail/", PUT, agent_services.fail_check),
         ("/v1/agent/check/update/", PUT, agent_services.update_check),
+        ("/v1/agent/token/", PUT, acl_legacy.agent_token),
+        *ACL_ROUTES,
         ("/v1/catalog/register", PUT, catalog.register),
         ("/v1/catalog/deregister", PUT, catalog.deregister),
         ("/v1/catalog/datacenters", GET, catalog.datacenters),

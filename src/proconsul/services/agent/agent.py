@@ -36,7 +36,7 @@ from proconsul.services.agent.leaf import LeafManager
 from proconsul.services.agent.local import LocalState
 from proconsul.services.agent.proxies import ProxySource
 from proconsul.services.agent.registrations import Registrations
-from proconsul.services.agent.tokens import AgentTokens
+from proconsul.services.agent.tokens import KIND_BY_URL, AgentTokens, Kind
 from proconsul.services.server.reconcile import server_of
 from proconsul.services.server.server import Server
 from proconsul.services.server.tags import NEW_LEADER_EVENT
@@ -339,6 +339,20 @@ class Agent:
 
     def check_agent_read(self, token: str) -> None:
         """See `AgentPort.check_agent_read`. Without ACLs everyone may."""
+
+    def check_agent_write(self, token: str) -> None:
+        """See `AgentPort.check_agent_write`. Without ACLs everyone may."""
+
+    async def set_token(self, name: str, token: str) -> bool:
+        """See `AgentPort.set_token`."""
+        kind = KIND_BY_URL.get(name)
+        if kind is None:
+            return False
+        if self.tokens.update(kind, token) and kind in (Kind.DEFAULT, Kind.AGENT):
+            self.anti_entropy.trigger_full()
+        await asyncio.to_thread(self.tokens.save)
+        log.info("Updated agent's ACL token: token=%s", name)
+        return True
 
     async def federation_status(self, token: str) -> Any:
         """See `AgentPort.federation_status`. A client asks nobody: only servers federate."""
