@@ -53,6 +53,14 @@ class CoordinateQueries:
         watch = Watch(self._watches, (COORDINATES,))
         return Answer(max(t.max_index(COORDINATES), 1), rows, watch)
 
+    def sets(self) -> dict[str, dict[str, Coordinate]]:
+        """Node (lower case) -> segment -> coordinate."""
+        found: dict[str, dict[str, Coordinate]] = {}
+        for (node, segment), row in self._tables().coordinates.items():
+            if row.coord is not None:
+                found.setdefault(node, {})[segment] = row.coord
+        return found
+
     def of_node(self, node: str) -> Answer[list[NodeCoordinate]]:
         """A node's coordinates, one for each segment."""
         t = self._tables()

@@ -14,6 +14,7 @@ from proconsul.domain.filter import create_filter
 from proconsul.domain.messages import MessageType
 from proconsul.domain.validate import check_service, wrong_uuid
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
+from proconsul.rpc.endpoints.near import near
 from proconsul.rpc.endpoints.vetting import (
     allowed_node_services,
     allowed_service_nodes,
@@ -80,7 +81,14 @@ class Catalog:
             self._server,
             request,
             lambda: self._server.store.catalog.nodes(request.node_meta_filters),
-            lambda nodes: {"nodes": wanted.rows([n for n in nodes if may(n.node)])},
+            lambda nodes: {
+                "nodes": near(
+                    self._server,
+                    request.source,
+                    wanted.rows([n for n in nodes if may(n.node)]),
+                    lambda row: row.node,
+                )
+            },
             c.IndexedNodes,
             Sharing(self._reads, "ListNodes", call.authorizer),
         )
@@ -132,7 +140,14 @@ class Catalog:
             self._server,
             request,
             query,
-            lambda rows: {"service_nodes": wanted.rows(allowed_service_nodes(rows, may))},
+            lambda rows: {
+                "service_nodes": near(
+                    self._server,
+                    request.source,
+                    wanted.rows(allowed_service_nodes(rows, may)),
+                    lambda row: row.node,
+                )
+            },
             c.IndexedServiceNodes,
             Sharing(self._reads, "ServiceNodes", may),
         )

@@ -9,8 +9,10 @@ from proconsul.domain import catalog as c
 from proconsul.domain import options as o
 from proconsul.domain.acl import Authorizer
 from proconsul.domain.filter import Filter, create_filter
+from proconsul.domain.options import QuerySource
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
 from proconsul.rpc.endpoints.catalog import wanted_tags
+from proconsul.rpc.endpoints.near import near
 from proconsul.rpc.endpoints.vetting import allowed_instances, sees_check
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.shared_reads import SharedReads
@@ -25,6 +27,12 @@ class Health:
         self._server = server
         self._reads = SharedReads()
 
+    def _shown(
+        self, rows: Iterable[c.HealthCheck], may: Authorizer, wanted: Filter, source: QuerySource
+    ) -> dict[str, Any]:
+        shown = wanted.rows([row for row in rows if sees_check(may, row)])
+        return {"health_checks": near(self._server, source, shown, lambda row: row.node)}
+
     async def checks_in_state(
         self, request: o.ChecksInStateRequest, call: Call
     ) -> c.IndexedHealthChecks:
@@ -35,7 +43,7 @@ class Health:
             lambda: self._server.store.catalog.checks_in_state(
                 request.state, request.node_meta_filters
             ),
-            lambda rows: _allowed_checks(rows, call.authorizer, wanted),
+            lambda rows: self._shown(rows, call.authorizer, wanted, request.source),
             c.IndexedHealthChecks,
         )
 
@@ -47,7 +55,7 @@ class Health:
             self._server,
             request,
             lambda: self._server.store.catalog.node_checks(request.node),
-            lambda rows: _allowed_checks(rows, call.authorizer, wanted),
+            lambda rows: self._shown(rows, call.authorizer, wanted, QuerySource()),
             c.IndexedHealthChecks,
         )
 
@@ -63,7 +71,7 @@ class Health:
             lambda: self._server.store.catalog.service_checks(
                 request.service_name, request.node_meta_filters
             ),
-            lambda rows: _allowed_checks(rows, call.authorizer, wanted),
+            lambda rows: self._shown(rows, call.authorizer, wanted, request.source),
             c.IndexedHealthChecks,
             Sharing(self._reads, "ServiceChecks", call.authorizer),
         )
@@ -89,7 +97,8 @@ class Health:
         def build(rows: list[c.CheckServiceNode]) -> dict[str, Any]:
             if meta:
                 rows = [r for r in rows if meta.items() <= (r.node.meta or {}).items()]
-            return {"nodes": wanted.rows(allowed_instances(rows, may))}
+            shown = wanted.rows(allowed_instances(rows, may))
+            return {"nodes": near(self._server, request.source, shown, lambda row: row.node.node)}
 
         self._server.metrics.incr(
             "consul.health.service.query", 1, (("service", request.service_name),)
@@ -102,13 +111,6 @@ class Health:
             c.IndexedCheckServiceNodes,
             Sharing(self._reads, "ServiceNodes", may),
         )
-
-
-def _allowed_checks(
-    rows: Iterable[c.HealthCheck], may: Authorizer, wanted: Filter
-) -> dict[str, Any]:
-    allowed = [r for r in rows if sees_check(may, r)]
-    return {"health_checks": wanted.rows(allowed)}
 
 
 def endpoints(server: EndpointServer) -> list[Endpoint]:

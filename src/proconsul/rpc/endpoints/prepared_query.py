@@ -16,7 +16,8 @@ from proconsul.domain.options import DCSpecificRequest, QueryOptions, QuerySourc
 from proconsul.domain.query_template import CompiledTemplate
 from proconsul.domain.validate import check_node_meta
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, meta, read
-from proconsul.rpc.endpoints.query_execution import execute, nearest_first, node_first
+from proconsul.rpc.endpoints.near import nearest_first
+from proconsul.rpc.endpoints.query_execution import execute, node_first
 from proconsul.rpc.endpoints.vetting import allowed_instances
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
@@ -183,7 +184,9 @@ class PreparedQueries:
             return rows
         own = self._server.datacenter
         if datacenter == own:
-            rows = node_first(node, nearest_first(self._server.store, node, rows))
+            rows = node_first(
+                node, nearest_first(self._server.store, node, rows, lambda row: row.node.node)
+            )
         return rows
 
     def _near(self, node: str, source: QuerySource, agent: QuerySource) -> str:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
-from proconsul.core.gossip.serf import Coordinate as Position
-from proconsul.domain.catalog import CheckServiceNode, Node
-from proconsul.domain.coordinate import NodeCoordinate
+from proconsul.domain.catalog import CheckServiceNode
 from proconsul.domain.prepared_query import (
     PreparedQuery,
     PreparedQueryExecuteResponse,
@@ -60,34 +57,6 @@ def _has_tags(tags: Iterable[str] | None, wanted: Iterable[str] | None) -> bool:
         tag[1:].lower() not in own if tag.startswith("!") else tag.lower() in own
         for tag in wanted or ()
     )
-
-
-def nearest_first(store: Store, node: str, rows: list[CheckServiceNode]) -> list[CheckServiceNode]:
-    """By the distance from `node`, those without a known one last; as it is if `node`'s is unknown."""
-    own = {row.segment: row for row in store.coordinates.of_node(node).value}
-    if not own:
-        return rows
-    distances = {row.node.node: _distance(store, own, row.node) for row in rows}
-    return sorted(rows, key=lambda row: distances[row.node.node])
-
-
-def _distance(store: Store, own: dict[str, NodeCoordinate], node: Node) -> float:
-    """In seconds, within the segment that both are in."""
-    for other in store.coordinates.of_node(node.node).value:
-        here = own.get(other.segment)
-        if here is None or here.coord is None or other.coord is None:
-            continue
-        a, b = _position(here), _position(other)
-        if len(a.vec) == len(b.vec):
-            return a.distance_to(b)
-    return math.inf
-
-
-def _position(row: NodeCoordinate) -> Position:
-    coord = row.coord
-    if coord is None:
-        return Position()
-    return Position(tuple(coord.vec or ()), coord.error, coord.adjustment, coord.height)
 
 
 def node_first(node: str, rows: list[CheckServiceNode]) -> list[CheckServiceNode]:
