@@ -384,6 +384,7 @@ def http_config(config: AgentConfig, default_token: Callable[[], str]) -> HttpAp
         translate_wan_addrs=config.translate_wan_addrs,
         acls_enabled=config.acl.enabled,
         primary_datacenter=config.primary_datacenter,
+        coordinates_disabled=config.disable_coordinates,
         wan_join_disabled=config.federates_through_gateways,
         use_cache=config.http.use_cache,
     )

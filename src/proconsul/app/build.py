@@ -109,6 +109,7 @@ def _lan(config: AgentConfig) -> GossipSettings:
     keyring, file = _keyring(config, keyring_file.LAN_FILE, "LAN")
     return GossipSettings(
         memberlist=_memberlist(base, config.gossip_lan, config, keyring),
+        coordinates=not config.disable_coordinates,
         keyring_file=file,
         bind=addresses.serf_lan_bind,
         reconnect_timeout_s=config.join_lan.reconnect_timeout_s,
@@ -135,6 +136,7 @@ def _wan(config: AgentConfig) -> GossipSettings | None:
     keyring, file = _keyring(config, keyring_file.WAN_FILE, "WAN")
     return GossipSettings(
         memberlist=_memberlist(base, config.gossip_wan, config, keyring),
+        coordinates=not config.disable_coordinates,
         keyring_file=file,
         bind=addresses.serf_wan_bind,
         reconnect_timeout_s=config.join_wan.reconnect_timeout_s,

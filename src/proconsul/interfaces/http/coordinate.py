@@ -8,14 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from proconsul.domain.base import bytes_of
 from proconsul.domain.connect import CARoot, IndexedCARoots
-from proconsul.domain.coordinate import IndexedCoordinates, NodeCoordinate
+from proconsul.domain.coordinate import CoordinateUpdateRequest, IndexedCoordinates, NodeCoordinate
 from proconsul.domain.options import DCSpecificRequest, NodeSpecificRequest
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http.api import Answer, HttpApi
-from proconsul.interfaces.http.errors import bad_request
+from proconsul.interfaces.http.catalog import decode_body
+from proconsul.interfaces.http.errors import HttpError, bad_request
 from proconsul.interfaces.http.options import query_options
 from proconsul.interfaces.http.query import Ask, parse_bool
 from proconsul.interfaces.http.views import datacenter_maps, node_coordinate
@@ -23,14 +25,34 @@ from proconsul.services.agent.cache_types import CA_ROOTS
 from proconsul.wire.gotime import decode_time, format_time
 
 
+def _require_coordinates(api: HttpApi) -> None:
+    if api.config.coordinates_disabled:
+        raise HttpError(401, "Coordinate support disabled")
+
+
+async def coordinate_update(api: HttpApi, ask: Ask) -> Response:
+    """PUT /v1/coordinate/update, for nodes without an agent"""
+    _require_coordinates(api)
+    request = decode_body(ask, CoordinateUpdateRequest)
+    request = replace(
+        request,
+        datacenter=ask.first("dc") or request.datacenter or api.config.datacenter,
+        token=api.token(ask),
+    )
+    await api.agent.rpc("Coordinate.Update", request)
+    return Response()
+
+
 async def coordinate_datacenters(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/coordinate/datacenters"""
+    _require_coordinates(api)
     found = await api.agent.rpc("Coordinate.ListDatacenters", None)
     return api.json(ask, datacenter_maps(found or ()))
 
 
 def coordinate_nodes(api: HttpApi, ask: Ask) -> Answer:
     """GET /v1/coordinate/nodes"""
+    _require_coordinates(api)
     request = DCSpecificRequest(**query_options(ask, api.config))
 
     def render(out: IndexedCoordinates) -> Response:
@@ -41,6 +63,7 @@ def coordinate_nodes(api: HttpApi, ask: Ask) -> Answer:
 
 def coordinate_node(api: HttpApi, ask: Ask) -> Answer:
     """GET /v1/coordinate/node/:node"""
+    _require_coordinates(api)
     request = NodeSpecificRequest(node=ask.rest, **query_options(ask, api.config))
 
     def render(out: IndexedCoordinates) -> Response:

@@ -181,6 +181,7 @@ class HttpApiConfig:
     acls_enabled: bool = False
     primary_datacenter: str = ""
     """Where legacy tokens are kept."""
+    coordinates_disabled: bool = False
     wan_join_disabled: bool = False
     """WAN federation through mesh gateways is on."""
     use_cache: bool = True

@@ -27,6 +27,8 @@ from proconsul.interfaces.http.api import Handler, HttpApi, Route
 from proconsul.interfaces.http.ports import AgentPort, HttpApiConfig
 
 GET, PUT, POST = ("GET",), ("PUT",), ("POST",)
+ANY = ("GET", "PUT", "POST", "DELETE", "HEAD", "PATCH", "OPTIONS")
+"""For handlers that see to methods themselves."""
 ROW = ("GET", "PUT", "DELETE")
 
 Entry = tuple[str, tuple[str, ...], Handler]
@@ -115,6 +117,7 @@ def routes() -> dict[str, Route]:
         ("/v1/agent/connect/ca/leaf/", GET, connect.leaf),
         ("/v1/agent/connect/authorize", ("POST",), connect.authorize),
         ("/v1/connect/ca/configuration", ("GET", "PUT"), connect.configuration),
+        ("/v1/coordinate/update", PUT, coordinate.coordinate_update),
         ("/v1/coordinate/datacenters", GET, coordinate.coordinate_datacenters),
         ("/v1/coordinate/nodes", GET, coordinate.coordinate_nodes),
         ("/v1/coordinate/node/", GET, coordinate.coordinate_node),
@@ -139,7 +142,7 @@ def routes() -> dict[str, Route]:
         ("/v1/internal/federation-status", GET, federation.status),
         ("/v1/kv/", ("GET", "PUT", "DELETE"), kv.kv),
         ("/v1/query", ("GET", "POST"), prepared_query.general),
-        ("/v1/query/", ("GET", "PUT", "DELETE"), prepared_query.specific),
+        ("/v1/query/", ANY, prepared_query.specific),
         ("/v1/session/create", PUT, session.create),
         ("/v1/session/destroy/", PUT, session.destroy),
         ("/v1/session/renew/", PUT, session.renew),

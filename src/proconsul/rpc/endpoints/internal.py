@@ -73,6 +73,7 @@ class Coordinates:
     def __init__(self, server: EndpointServer, wan: Callable[[], list[co.DatacenterMap]]) -> None:
         self._server, self._wan = server, wan
         self._pending: dict[tuple[str, str], co.NodeCoordinate] = {}
+        self._discarded = 0
 
     async def update(self, request: co.CoordinateUpdateRequest, call: Call) -> Empty:
         if not is_valid(request.coord):
@@ -85,6 +86,8 @@ class Coordinates:
         full = len(self._pending) >= COORDINATE_BATCH * COORDINATE_BATCHES_MAX
         if key in self._pending or not full:
             self._pending[key] = co.NodeCoordinate(request.node, request.segment, request.coord)
+        else:
+            self._discarded += 1
         return Empty()
 
     async def flush_forever(self, period_s: float) -> None:
@@ -92,6 +95,9 @@ class Coordinates:
         while True:
             await asyncio.sleep(period_s)
             pending, self._pending = list(self._pending.values()), {}
+            if self._discarded:
+                log.warning("Discarded coordinate updates: number_discarded=%d", self._discarded)
+                self._discarded = 0
             try:
                 for start in range(0, len(pending), COORDINATE_BATCH):
                     batch = pending[start : start + COORDINATE_BATCH]

@@ -24,6 +24,7 @@ class GossipSettings:
     bind: Address
     reconnect_timeout_s: float = 0.0
     """0 takes serf's default."""
+    coordinates: bool = True
     keyring_file: Path | None = None
     """Where changed gossip keys are kept; None keeps them in memory."""
 

@@ -43,6 +43,7 @@ def make_pool(
         reconnect_timeout_s=settings.reconnect_timeout_s or SERF_RECONNECT_S,
         rejoin_after_leave=rejoin_after_leave,
         merge=merge,
+        coordinates=settings.coordinates,
         save_keyring=partial(keyring_file.save, file) if file is not None else None,
     )
     return GossipPool(config, transport, on_event=on_event, snapshot_path=snapshot, metrics=metrics)
