@@ -13,6 +13,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
+from proconsul.domain.acl_types import ACLPolicy, ACLRole, ACLToken
 from proconsul.domain.base import Uint64
 from proconsul.domain.catalog import (
     ConnectProxyConfig,
@@ -42,8 +43,8 @@ _ALIASES: dict[type, dict[str, str]] = {
 }
 _IGNORED: dict[type, frozenset[str]] = {CheckType: frozenset({"serviceid", "service_id", "id"})}
 _OWN_DECODER = frozenset(
-    {CheckDefinition, CheckType, ConnectProxyConfig, DeregisterRequest, ExposePath,
-     HealthCheckDefinition, ServiceConnect, Upstream}
+    {ACLPolicy, ACLRole, ACLToken, CheckDefinition, CheckType, ConnectProxyConfig,
+     DeregisterRequest, ExposePath, HealthCheckDefinition, ServiceConnect, Upstream}
 )  # fmt: skip
 """Types that Consul decodes through an anonymous struct: Go's messages then name no struct."""
 _INT_BITS = 63

@@ -121,8 +121,8 @@ async def agent_token(api: HttpApi, ask: Ask) -> Response:
     token = fields.get("token") or ""
     if not isinstance(token, str):
         raise bad_request(
-            "Request decode failed: json: cannot unmarshal into Go struct field AgentToken.Token "
-            "of type string"
+            f"Request decode failed: json: cannot unmarshal {views.kind_of(token)} into Go struct "
+            "field AgentToken.Token of type string"
         )
     if not await api.agent.set_token(ask.rest, token):
         raise HttpError(404, f"Token {go_quote(ask.rest)} is unknown")

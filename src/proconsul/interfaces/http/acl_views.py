@@ -27,6 +27,8 @@ _LAYOUT = '"2006-01-02T15:04:05Z07:00"'
 _HIDDEN = frozenset({"type", "syntax"})
 """Fields that JSON neither shows nor reads."""
 
+_ALIASED = "struct { Hash string; *structs.Alias }"
+
 View = dict[str, Any]
 
 
@@ -176,7 +178,7 @@ def _time(raw: Raw) -> str:
 
 def read_token(body: bytes) -> t.ACLToken:
     """Raises `GoDecodeError`."""
-    value = _object(body, "structs.ACLToken")
+    value = _object(body, "struct { ExpirationTTL interface {}; Hash string; *structs.Alias }")
     expires, created = value.pop("expirationtime", None), value.pop("createtime", None)
     row = decode_struct(_without_hash(value), t.ACLToken)
     return replace(
@@ -188,12 +190,12 @@ def read_token(body: bytes) -> t.ACLToken:
 
 def read_policy(body: bytes) -> t.ACLPolicy:
     """Raises `GoDecodeError`."""
-    return decode_struct(_without_hash(_object(body, "structs.ACLPolicy")), t.ACLPolicy)
+    return decode_struct(_without_hash(_object(body, _ALIASED)), t.ACLPolicy)
 
 
 def read_role(body: bytes) -> t.ACLRole:
     """Raises `GoDecodeError`."""
-    return decode_struct(_without_hash(_object(body, "structs.ACLRole")), t.ACLRole)
+    return decode_struct(_without_hash(_object(body, _ALIASED)), t.ACLRole)
 
 
 def read_legacy(body: bytes) -> t.ACL:
@@ -206,7 +208,9 @@ def _object(body: bytes, type_: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise GoDecodeError(f"json: cannot unmarshal {_kind(value)} into Go value of type {type_}")
+        raise GoDecodeError(
+            f"json: cannot unmarshal {kind_of(value)} into Go value of type {type_}"
+        )
     fields = {}
     for key, item in value.items():
         known = key.lower()
@@ -224,7 +228,7 @@ def _without_hash(value: dict[str, Any]) -> dict[str, Any]:
     digest = value.pop("hash", None)
     if digest is not None and not isinstance(digest, str):
         raise GoDecodeError(
-            f"json: cannot unmarshal {_kind(digest)} into Go struct field .Hash of type string"
+            f"json: cannot unmarshal {kind_of(digest)} into Go struct field .Hash of type string"
         )
     return value
 
@@ -235,7 +239,7 @@ def _raw_time(value: Any, name: str) -> Raw:
     text = f'"{value}"'
     if not isinstance(value, str):
         raise GoDecodeError(
-            f"json: cannot unmarshal {_kind(value)} into Go struct field .{name} of type time.Time"
+            f"json: cannot unmarshal {kind_of(value)} into Go struct field .{name} of type time.Time"
         )
     try:
         moment = parse_time(value)
@@ -246,6 +250,7 @@ def _raw_time(value: Any, name: str) -> Raw:
     return NIL if moment == ZERO_TIME_NS else raw_bytes(encode_time(moment))
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What Go's JSON decoder calls it."""
     kinds = {bool: "bool", int: "number", float: "number", str: "string", list: "array"}
     return kinds.get(type(value), "object")

@@ -18,6 +18,8 @@ from proconsul.domain.acl import Authorizer
 from proconsul.domain.acl_requests import ACLReplicationStatus
 from proconsul.domain.errors import ACL_DISABLED, DomainError, PermissionDeniedError
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError
+from proconsul.state.errors import StateError
+from proconsul.state.watch import Answer
 from proconsul.util.goquote import go_quote
 
 R = TypeVar("R")
@@ -199,7 +201,7 @@ def policy_links(
                 raise RequestError(f"No such ACL policy with name {go_quote(link.name)}")
             ids[named.id] = None
             continue
-        if ids_must_exist and server.store.acl.policy(link.id).value is None:
+        if ids_must_exist and _looked_up(server.store.acl.policy, link.id, "policy") is None:
             raise RequestError(f"No such ACL policy with ID {go_quote(link.id)}")
         ids[link.id] = None
     return [t.ACLLink(row_id) for row_id in ids] or None
@@ -215,10 +217,17 @@ def role_links(server: EndpointServer, links: Iterable[t.ACLLink] | None) -> lis
                 raise RequestError(f"No such ACL role with name {go_quote(link.name)}")
             ids[named.id] = None
             continue
-        if server.store.acl.role(link.id).value is None:
+        if _looked_up(server.store.acl.role, link.id, "role") is None:
             raise RequestError(f"No such ACL role with ID {go_quote(link.id)}")
         ids[link.id] = None
     return [t.ACLLink(row_id) for row_id in ids] or None
+
+
+def _looked_up(query: Callable[[str], Answer[R | None]], row_id: str, noun: str) -> R | None:
+    try:
+        return query(row_id).value
+    except StateError as error:
+        raise RequestError(f"Error looking up {noun} for id {go_quote(row_id)}: {error}") from error
 
 
 def service_identities(

@@ -29,6 +29,7 @@ from proconsul.rpc.endpoints.acl_base import (
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
+from proconsul.state.errors import StateError
 from proconsul.util.goquote import go_quote
 from proconsul.wire.gotime import encode_time, format_duration
 
@@ -211,6 +212,11 @@ class Tokens(Base):
             raise RequestError("Cannot upsert tokens within this datacenter")
         if not self.in_primary and not token.local:
             raise RequestError("Cannot upsert global tokens within this datacenter")
+        if token.accessor_id:
+            try:
+                self.server.store.acl.token_by_accessor(token.accessor_id)
+            except StateError as error:
+                raise RequestError(f"Failed acl token lookup by accessor: {error}") from error
         is_new = create or not token.accessor_id
         token = self._checked(self._created(token) if is_new else self._updated(token))
         command = r.ACLTokenBatchSetRequest([token])
