@@ -10,6 +10,7 @@ from proconsul.domain.base import decode
 from proconsul.domain.errors import DomainError
 from proconsul.domain.prepared_query import PreparedQuery
 from proconsul.domain.query_template import CompiledTemplate
+from proconsul.domain.session import id_problem
 from proconsul.state.rows import QUERIES, Row
 from proconsul.state.tables import Tables
 from proconsul.state.watch import Answer, Watch, WatchRegistry
@@ -51,7 +52,9 @@ class PreparedQueries:
         self._version = -1
 
     def get(self, query_id: str) -> Answer[PreparedQuery | None]:
-        """One by its id."""
+        """One by its id. Raises `QueryError` if it has not the form of one."""
+        if problem := id_problem(query_id, "failed prepared query lookup"):
+            raise QueryError(problem)
         row = self._rows().get(query_id.lower())
         return self._answer(None if row is None else _query(row))
 

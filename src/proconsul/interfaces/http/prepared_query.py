@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from msgspec.structs import fields, replace
+from msgspec.structs import replace
 
 from proconsul.domain import prepared_query as q
 from proconsul.domain.errors import QUERY_NOT_FOUND
@@ -14,18 +14,12 @@ from proconsul.domain.options import DCSpecificRequest, QuerySource
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http import views
 from proconsul.interfaces.http.api import Answer, HttpApi
-from proconsul.interfaces.http.errors import HttpError, bad_request, method_not_allowed
+from proconsul.interfaces.http.errors import HttpError, bad_request
 from proconsul.interfaces.http.options import consistency_of, query_options, query_source
 from proconsul.interfaces.http.query import Ask, parse_bool
 from proconsul.util.errors import ProconsulError
 from proconsul.util.goquote import go_quote
 
-_NESTED = {
-    "template": q.QueryTemplateOptions,
-    "service": q.ServiceQuery,
-    "dns": q.QueryDNSOptions,
-    "failover": q.QueryDatacenterOptions,
-}
 _INTEGER = re.compile(r"[+-]?\d{1,18}")
 EXECUTE, EXPLAIN = "/execute", "/explain"
 
@@ -43,13 +37,17 @@ def general(api: HttpApi, ask: Ask) -> Answer:
 
 
 async def specific(api: HttpApi, ask: Ask) -> Response:
-    """Everything below /v1/query/."""
+    """Everything below /v1/query/, which has rules of its own for methods."""
     method = ask.request.method
-    for suffix, handler in ((EXECUTE, _execute), (EXPLAIN, _explain)):
-        if ask.path.endswith(suffix):
-            if method != "GET":
-                raise method_not_allowed(method, ("GET",))
-            return await handler(api, ask, ask.rest.removesuffix(suffix))
+    run = _execute if ask.path.endswith(EXECUTE) else None
+    run = _explain if ask.path.endswith(EXPLAIN) else run
+    allowed = b"GET" if run is not None else b"GET,PUT,DELETE"
+    if method == "OPTIONS":
+        return api.json(ask, {}, b"Allow: OPTIONS," + allowed + b"\r\n")
+    if method not in allowed.decode().split(","):
+        raise HttpError(405, f"method {method} not allowed", b"Allow: " + allowed + b"\r\n")
+    if run is not None:
+        return await run(api, ask, ask.rest.removesuffix(EXECUTE).removesuffix(EXPLAIN))
     if method == "GET":
         return await _get(api, ask)
     op = q.UPDATE if method == "PUT" else q.DELETE
@@ -75,24 +73,10 @@ async def _apply(api: HttpApi, ask: Ask, op: str, query: q.PreparedQuery) -> str
 
 
 def _decoded(body: bytes) -> q.PreparedQuery:
-    """As in Consul, unknown fields are passed over."""
     try:
-        return decode_struct(_known(parse_json(body), q.PreparedQuery), q.PreparedQuery)
+        return decode_struct(parse_json(body), q.PreparedQuery)
     except GoDecodeError as error:
         raise bad_request(f"Request decode failed: {error}") from None
-
-
-def _known(value: Any, type_: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    names = {field.encode_name.lower() for field in fields(type_)}
-    return {
-        key: _known(item, nested)
-        if isinstance(item, dict) and (nested := _NESTED.get(key.lower())) is not None
-        else item
-        for key, item in value.items()
-        if key.lower() in names
-    }
 
 
 async def _get(api: HttpApi, ask: Ask) -> Response:

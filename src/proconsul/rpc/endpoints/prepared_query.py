@@ -21,6 +21,7 @@ from proconsul.rpc.endpoints.query_execution import execute, node_first
 from proconsul.rpc.endpoints.vetting import allowed_instances
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
+from proconsul.state.prepared_queries import QueryError
 from proconsul.state.watch import Answer
 from proconsul.util.errors import ProconsulError
 from proconsul.util.goduration import parse_duration_ns
@@ -72,7 +73,7 @@ class PreparedQueries:
             query = replace(query, id=self._unused_id())
         _require_write(call.authorizer, query)
         if request.op != q.CREATE:
-            existing = self._server.store.queries.get(query.id).value
+            existing = self._existing(query.id)
             if existing is None:
                 raise RequestError(f"Cannot modify non-existent prepared query: '{query.id}'")
             _require_write(call.authorizer, existing)
@@ -85,6 +86,12 @@ class PreparedQueries:
             raise RequestError(f"Unknown prepared query operation: {request.op}")
         await self._server.apply(MessageType.PREPARED_QUERY, replace(request, query=query))
         return query.id
+
+    def _existing(self, query_id: str) -> q.PreparedQuery | None:
+        try:
+            return self._server.store.queries.get(query_id).value
+        except QueryError as error:
+            raise RequestError(f"Prepared Query lookup failed: {error}") from error
 
     def _unused_id(self) -> str:
         while self._server.store.queries.get(found := self._new_id()).value is not None:
