@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from agent_support import OURS, THEIRS, Agents, needs_consul, ready, until
 from dns_questions import DRAWN, EXACT, RAW, catalog
-from dns_support import counted, exchange, plain, recursor
+from dns_support import Ask, counted, exchange, plain, recursor
+from query_requests import ASKED, BAD, BAD_TEMPLATES, BY_DNS, GOOD
 
 pytestmark = needs_consul
 
@@ -101,3 +103,77 @@ def _briefly(address: str, message: bytes) -> bytes:
         sock.connect((address, 8600))
         sock.send(message)
         return sock.recv(65535)[:12]
+
+
+def test_prepared_queries_are_those_of_consul(pair: list[Any]) -> None:
+    different = []
+    for body in (*GOOD, *BAD):
+        asked = [agent.ask("POST", "/v1/query", body) for agent in pair]
+        if _seen(asked[0]) != _seen(asked[1]):
+            different.append((body, *map(_seen, asked)))
+    assert not different, "\n".join(map(str, different))
+    for body in BAD_TEMPLATES:
+        asked = [agent.ask("POST", "/v1/query", body) for agent in pair]
+        assert [status for status, _, _ in asked] == [500, 500], (body, asked)
+        assert all(b"failed compiling template" in text for _, _, text in asked), asked
+    names = [{q["Name"]: q["ID"] for q in agent.get("/v1/query")} for agent in pair]
+    assert sorted(names[0]) == sorted(names[1]) == sorted(q["Name"] for q in GOOD)
+    targets = [(path, path) for path in ASKED]
+    targets += [
+        (f"/v1/query/{names[0][name]}{suffix}", f"/v1/query/{names[1][name]}{suffix}")
+        for name in names[0]
+        for suffix in ("", "/execute", "/explain")
+    ]
+    for paths in targets:
+        asked = [agent.ask("GET", path) for agent, path in zip(pair, paths, strict=True)]
+        if _seen(asked[0]) != _seen(asked[1]):
+            different.append((paths[0], *map(_seen, asked)))
+    for method, path in (("POST", "/v1/query/x"), ("PUT", "/v1/query"), ("DELETE", "/v1/query/x"),
+                         ("PUT", "/v1/query/web/execute"), ("OPTIONS", "/v1/query/web"),
+                         ("PUT", "/v1/query/"), ("DELETE", "/v1/query/")):  # fmt: skip
+        asked = [agent.ask(method, path) for agent in pair]
+        if _seen(asked[0]) != _seen(asked[1]):
+            different.append((method, path, *map(_seen, asked)))
+    assert not different, "\n".join(map(str, different))
+    for name, kind in itertools.product(BY_DNS, ("A", "SRV", "ANY", "AAAA")):
+        ask = Ask(f"{name}.query.consul", kind, False, 1400)
+        ours, theirs = (plain(exchange(a.address, ask.packed()), a.address) for a in pair)
+        if ours != theirs:
+            different.append((ask, ours, theirs))
+    assert not different, "\n".join(map(str, different))
+    for agent, ids in zip(pair, names, strict=True):
+        agent.put(f"/v1/query/{ids['web']}", {"Name": "web2", "Service": {"Service": "db"}})
+        assert agent.ask("DELETE", f"/v1/query/{ids['passing']}")[0] == 200
+        assert agent.get("/v1/query/web2/explain")["Query"]["Service"]["Service"] == "db"
+        assert agent.get("/v1/query/passing/explain")["Query"]["Name"] == ""
+
+
+def test_a_query_goes_with_its_session(pair: list[Any]) -> None:
+    for agent in pair:
+        session = agent.put("/v1/session/create", {})["ID"]
+        query = agent.ask("POST", "/v1/query", {"Session": session, "Service": {"Service": "web"}})
+        query_id = json.loads(query[2])["ID"]
+        assert agent.get(f"/v1/query/{query_id}")[0]["Session"] == session
+        agent.put(f"/v1/session/destroy/{session}")
+        assert agent.ask("GET", f"/v1/query/{query_id}")[0] == 404
+
+
+def _seen(answer: tuple[int, dict[str, str], bytes]) -> Any:
+    """Without ids and indexes; instances in the order of their names."""
+    status, headers, body = answer
+    shown: Any = body.decode()
+    if headers.get("Content-Type") == "application/json" and body:
+        shown = json.loads(body)
+    for one in shown if isinstance(shown, list) else [shown]:
+        if isinstance(one, dict):
+            _without_ids(one)
+    return status, headers.get("Content-Type"), headers.get("Allow"), shown
+
+
+def _without_ids(one: dict[str, Any]) -> None:
+    for key in ("ID", "Index", "CreateIndex", "ModifyIndex", "LastContact"):
+        one.pop(key, None)
+    if "Query" in one:
+        _without_ids(one["Query"])
+    if "Nodes" in one:
+        one["Nodes"] = sorted(row["Node"]["Node"] + row["Service"]["ID"] for row in one["Nodes"])
