@@ -53,7 +53,7 @@ def normalize(entry: c.ConfigEntry) -> c.ConfigEntry:
             routes = [_normal_route(route) for route in entry.routes or ()]
             return replace(entry, kind=kind, routes=routes if entry.routes else entry.routes)
         case c.ServiceSplitterConfigEntry():
-            splits = [replace(s, weight=_scaled(s.weight) / 100) for s in entry.splits or ()]
+            splits = [replace(s, weight=normal_weight(s.weight)) for s in entry.splits or ()]
             return replace(entry, kind=kind, splits=splits if entry.splits else entry.splits)
         case c.IngressGatewayConfigEntry():
             listeners = [
@@ -77,6 +77,11 @@ def _normal_route(route: c.ServiceRoute) -> c.ServiceRoute:
     if destination is not None and not destination.namespace:
         destination = replace(destination, namespace=c.DEFAULT_NAMESPACE)
     return replace(route, match=replace(route.match, http=http), destination=destination)
+
+
+def normal_weight(weight: float) -> float:
+    """A weight in the steps of 0.01 that are told apart."""
+    return _scaled(weight) / 100
 
 
 def _scaled(weight: float) -> int:

@@ -6,12 +6,14 @@ from proconsul.domain import config_entry_messages as ce
 from proconsul.domain import intention as ixn
 from proconsul.domain import mesh_requests as mr
 from proconsul.domain import options as o
+from proconsul.domain.discovery_chain import types as dc
 from proconsul.rpc.signatures.base import Empty
 from proconsul.rpc.table import Method, Route
 
 _LEADER, _PRIMARY = Route.LEADER, Route.PRIMARY
 
 SIGNATURES = (
+    Method("DiscoveryChain.Get", mr.DiscoveryChainRequest, dc.DiscoveryChainResponse, _LEADER),
     Method("ConfigEntry.Apply", ce.ConfigEntryRequest, bool, _PRIMARY, is_read=False),
     Method("ConfigEntry.Delete", ce.ConfigEntryRequest, Empty, _PRIMARY, is_read=False),
     Method("ConfigEntry.Get", mr.ConfigEntryQuery, ce.ConfigEntryResponse, _LEADER),

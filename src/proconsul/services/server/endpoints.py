@@ -10,6 +10,7 @@ from proconsul.rpc.endpoints import (
     catalog,
     config_entries,
     connect_ca,
+    discovery_chain,
     federation,
     health,
     intentions,
@@ -46,6 +47,7 @@ def endpoint_table(server: Server, coordinates: Coordinates) -> EndpointTable:
             *ops.endpoints(server, GossipOps(server)),
             *federation.endpoints(server, server.unix_ns),
             *config_entries.endpoints(server),
+            *discovery_chain.endpoints(server, enabled=server.config.connect_enabled),
             *intentions.endpoints(
                 server,
                 server.unix_ns,
