@@ -32,6 +32,9 @@ class Instance(NamedTuple):
     """What stands in its place where the alias is the very name that is asked for."""
 
 
+_NOTHING = Instance((), (), None)
+
+
 class Shape(NamedTuple):
     """What is the same for all instances of an answer."""
 
@@ -125,7 +128,7 @@ def _aliased(
     shape: Shape, row: CheckServiceNode, host: str, node_ip: bytes | None
 ) -> Instance | None:
     alias = dns.name_of(host)
-    fallback = None if node_ip is None else _at_node(shape, row, node_ip)
+    fallback = None if node_ip is None else _at_node(shape, row, node_ip) or _NOTHING
     if shape.qtype == dns.SRV:
         meta = _meta(shape, row.node)
         key = _srv_key(shape, row)

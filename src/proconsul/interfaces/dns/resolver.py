@@ -234,7 +234,7 @@ class Resolver:
         count = 0
         for found in instances:
             instance = _not_itself(ask.question.name, found)
-            if instance.key in seen:
+            if not instance.answer or instance.key in seen:
                 continue
             seen.add(instance.key)
             if instance.alias is not None:
