@@ -45,6 +45,7 @@ from proconsul.util.metrics import Metrics
 if TYPE_CHECKING:
     from proconsul.app.dns import DnsInterface
     from proconsul.interfaces.xds.server import XdsServer
+    from proconsul.services.agent.auto_encrypt import AutoEncrypt
 
 log = logging.getLogger("proconsul.agent")
 
@@ -83,6 +84,7 @@ class _Process:
         self._failure: Exception | None = None
         self._resolver: Resolver | None = None
         self._http: HttpServer | None = None
+        self._automatic: AutoEncrypt | None = None
         self._dns: DnsInterface | None = None
 
     async def run(self) -> int:
@@ -101,6 +103,8 @@ class _Process:
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
         try:
             services, checks = definitions(self._config)
+            if self._config.auto_encrypt.tls and not await self._get_certificate(agent):
+                return self._exit_status
             await agent.start(services, checks)
             await self._serve_http(agent)
             await self._serve_dns(agent)
@@ -156,9 +160,24 @@ class _Process:
         for address in config.addresses.http:
             await self._listen(server, address, None, "http")
         if config.addresses.https:
-            context = build.https_context(config.tls)
+            context = self._https_context()
             for address in config.addresses.https:
                 await self._listen(server, address, context, "https")
+
+    async def _get_certificate(self, agent: Agent) -> bool:
+        """False if the process was told to end before there was one."""
+        from proconsul.app import auto_encrypt
+
+        self._automatic = auto_encrypt.create(self._config, agent, self._discovery)
+        return await auto_encrypt.obtain(self._automatic, self._ended, self._scope)
+
+    def _https_context(self) -> ssl.SSLContext:
+        automatic, config = self._automatic, self._config
+        if automatic is None:
+            return build.https_context(config.tls)
+        context = build.https_context(config.tls, automatic.shown)
+        automatic.on_change = lambda auto: build.show_on_https(context, config.tls, auto)
+        return context
 
     async def _serve_dns(self, agent: Agent) -> None:
         if self._config.addresses.dns:
@@ -187,6 +206,8 @@ class _Process:
     def _start_loops(self, agent: Agent) -> None:
         config, scope = self._config, self._scope
         _ = scope.supervise("runtime-metrics", RuntimeMetrics(self._metrics).run)
+        if self._automatic is not None:
+            self._automatic.start(agent.connect.leaves, agent.cache, scope)
         _ = scope.spawn("join-lan", self._join_lan(agent))
         core = agent.core
         if isinstance(core, Server):

@@ -14,7 +14,7 @@ from proconsul.core.gossip.memberlist.config import consul_lan_config, consul_wa
 from proconsul.core.raft.types import Config as RaftConfig
 from proconsul.domain.operator import AutopilotConfig
 from proconsul.drivers.gossip import keyring_file
-from proconsul.drivers.tls_config import TlsConfig
+from proconsul.drivers.tls_config import AutoTls, TlsConfig, TlsContexts, load_pair
 from proconsul.services.acl_settings import AclSettings
 from proconsul.services.agent.cache import CacheOptions
 from proconsul.services.agent.config import AgentSettings, ClientConfig
@@ -44,38 +44,55 @@ def identity(config: AgentConfig) -> Identity:
 
 def tls_config(config: AgentConfig) -> TlsConfig:
     """TLS between agents."""
-    tls = config.tls
+    tls, automatic = config.tls, config.auto_encrypt.tls
     return TlsConfig(
         ca_file=tls.ca_file,
         ca_path=tls.ca_path,
         cert_file=tls.cert_file,
         key_file=tls.key_file,
-        verify_incoming=tls.verifies_incoming_rpc,
+        # A client that has yet to get its certificate accepts nothing on the server port
+        verify_incoming=tls.verifies_incoming_rpc and not automatic,
         verify_outgoing=tls.verify_outgoing,
         verify_server_hostname=tls.verify_server_hostname,
         min_version=tls.min_version,
     )
 
 
-def https_context(tls: Tls) -> ssl.SSLContext:
-    """TLS of the HTTPS listener. Raises `ConfigError`."""
-    if not tls.has_certificate:
+def https_context(tls: Tls, auto: AutoTls | None = None) -> ssl.SSLContext:
+    """TLS of the HTTPS listener; `auto` is AutoEncrypt's part. Raises `ConfigError`."""
+    if not tls.has_certificate and auto is None:
         raise ConfigError("ports.https needs cert_file and key_file: set both, or disable the port")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
+        if tls.has_certificate:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
         if tls.verifies_incoming_https:
             context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(tls.ca_file or None, tls.ca_path or None)
+            if tls.has_ca:
+                context.load_verify_locations(tls.ca_file or None, tls.ca_path or None)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
             f"cert_file, key_file or ca_file cannot be used for HTTPS: {error}"
         ) from error
     return context
+    if auto is not None:
+        show_on_https(context, tls, auto)
 
 
 def _memberlist(
+def show_on_https(context: ssl.SSLContext, tls: Tls, auto: AutoTls) -> None:
+    """Let HTTPS show AutoEncrypt's certificate, unless one is configured, and trust its CAs."""
+    if not tls.has_certificate:
+        load_pair(context, auto.cert_pem, auto.key_pem)
+    if tls.verifies_incoming_https:
+        for pem in auto.ca_pems:
+            try:
+                context.load_verify_locations(cadata=pem)
+            except ssl.SSLError as error:
+                raise ConfigError(f"a CA that the servers gave cannot be used: {error}") from error
+
+
     base: MemberlistConfig, tuning: GossipTuning, config: AgentConfig, keyring: Keyring | None
 ) -> MemberlistConfig:
     return dataclasses.replace(
@@ -226,6 +243,7 @@ def server_config(config: AgentConfig, replication_token: Callable[[], str]) -> 
         connect_enabled=config.connect.enabled,
         ca_config=config.connect.ca_config,
         mesh_gateway_federation=config.federates_through_gateways,
+        auto_encrypt=config.auto_encrypt.allow_tls,
         federation_prune_s=config.federation_state_prune_interval_s,
         replication_token=replication_token,
     )
@@ -241,6 +259,7 @@ def client_config(config: AgentConfig) -> ClientConfig:
         data_dir=_data_dir(config),
         rejoin_after_leave=config.rejoin_after_leave,
         rpc_hold_s=config.rpc_hold_timeout_s,
+        auto_encrypt=config.auto_encrypt.tls,
         rpc_rate=config.limits.rpc_rate,
         rpc_burst=config.limits.rpc_max_burst,
     )

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from proconsul.config import model, sockaddr
+from proconsul.config import auto_encrypt, model, sockaddr
 from proconsul.config.addresses import AddressBuilder
 from proconsul.config.decode import Tree
 from proconsul.config.defaults import (
@@ -108,6 +108,7 @@ class Builder:
             tls=self._tls(),
             encrypt=self._encryption(),
             connect=self._connect(),
+            auto_encrypt=auto_encrypt.build(self._m.get("auto_encrypt", {}), self._warnings),
             limits=self._limits(),
             acl=self._acl(),
             autopilot=self._autopilot(),
@@ -249,7 +250,8 @@ class Builder:
     def _connect(self) -> model.Connect:
         tree: Tree = self._m.get("connect", {})
         return model.Connect(
-            enabled=tree.get("enabled", False),
+            enabled=tree.get("enabled", False)
+            or self._m.get("auto_encrypt", {}).get("allow_tls", False),
             enable_mesh_gateway_wan_federation=tree.get(
                 "enable_mesh_gateway_wan_federation", False
             ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 Address = tuple[str, int]
@@ -117,6 +118,16 @@ class Tls:
     @property
     def verifies_incoming_https(self) -> bool:
         return self.verify_incoming or self.verify_incoming_https
+
+
+@dataclass(frozen=True, slots=True)
+class AutoEncrypt:
+    """Clients (`tls`) get their certificates from servers (`allow_tls`)."""
+
+    tls: bool = False
+    allow_tls: bool = False
+    dns_san: tuple[str, ...] = ()
+    ip_san: tuple[IPv4Address | IPv6Address, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +363,7 @@ class AgentConfig:
     tls: Tls = field(default_factory=Tls)
     encrypt: Encryption = field(default_factory=Encryption)
     connect: Connect = field(default_factory=Connect)
+    auto_encrypt: AutoEncrypt = field(default_factory=AutoEncrypt)
     limits: Limits = field(default_factory=Limits)
     acl: Acl = field(default_factory=Acl)
     autopilot: Autopilot = field(default_factory=Autopilot)

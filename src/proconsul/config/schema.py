@@ -250,8 +250,6 @@ _SCRAPE = "Set telemetry.prometheus_retention_time and scrape /v1/agent/metrics"
 
 UNSUPPORTED: dict[str, str] = {
     "auto_config": "Distribute certificates, gossip key and tokens to clients by other means",
-    "auto_encrypt.tls": "Give the client a certificate: proconsul tls cert create -client",
-    "auto_encrypt.allow_tls": "Give clients certificates: proconsul tls cert create -client",
     "config_entries.bootstrap": "Remove it",
     "watches": "Remove it and run the watch as a program of its own",
     "segments": "Network segments are a feature of Consul Enterprise; remove it",

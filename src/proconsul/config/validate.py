@@ -13,6 +13,7 @@ import resource
 import uuid
 from collections.abc import Iterable
 
+from proconsul.config import auto_encrypt
 from proconsul.config.errors import SettingError
 from proconsul.config.merge import Merged
 from proconsul.config.model import AgentConfig, ListenAddress
@@ -165,6 +166,8 @@ class _Rules:
 
     def tls(self) -> None:
         t = self.c.tls
+        auto_encrypt.check(self.c, self.refuse)
+        self._warnings.extend(auto_encrypt.warnings(self.c))
         self.refuse(
             t.min_version not in _TLS_VERSIONS, "tls_min_version",
             f"TLSMinVersion: value {t.min_version} not supported, please specify one of"
@@ -186,7 +189,7 @@ class _Rules:
                 "VerifyIncoming set but no CA certificates were provided", "Set ca_file",
             )  # fmt: skip
             self.refuse(
-                wanted and not t.has_certificate, key,
+                wanted and not t.has_certificate and not self.c.auto_encrypt.tls, key,
                 "VerifyIncoming requires a Cert and Key pair in the configuration file",
                 "Set cert_file and key_file",
             )  # fmt: skip

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,8 @@ _VERSIONS = {
 class TlsConfig:
     """Consul's `verify_*`, `ca_*`, `cert_file`, `key_file`, `tls_min_version`.
 
-    `ca_pems`, `cert_pem` and `key_pem` are what AutoEncrypt adds, in memory; they win over files.
+    `ca_pems`, `cert_pem` and `key_pem` are in memory: what AutoEncrypt adds. A certificate there
+    wins over one in files; CAs are trusted beside those in files.
     """
 
     ca_file: str = ""
@@ -62,16 +63,54 @@ class TlsConfig:
         return self.verify_outgoing
 
 
+@dataclass(frozen=True, slots=True)
+class AutoTls:
+    """What AutoEncrypt adds to the configured settings, on clients and (CAs alone) on servers."""
+
+    ca_pems: tuple[str, ...] = ()
+    cert_pem: str = ""
+    key_pem: str = field(default="", repr=False)
+    verify_outgoing: bool = False
+    verify_server_hostname: bool = False
+
+    def added_to(self, config: TlsConfig) -> TlsConfig:
+        """Both together."""
+        return replace(
+            config,
+            ca_pems=(*config.ca_pems, *self.ca_pems),
+            cert_pem=self.cert_pem or config.cert_pem,
+            key_pem=self.key_pem or config.key_pem,
+            verify_outgoing=config.verify_outgoing or self.verify_outgoing,
+            verify_server_hostname=config.verify_server_hostname or self.verify_server_hostname,
+        )
+
+
 class TlsContexts:
     """The `SSLContext`s of one agent. Errors in files surface at construction and `reload`."""
 
     def __init__(self, config: TlsConfig) -> None:
         self._contexts: dict[tuple[str, bool, tuple[str, ...]], ssl.SSLContext] = {}
+        self._configured, self._auto = config, AutoTls()
         self.config = config
         self.reload(config)
 
+    @property
+    def auto(self) -> AutoTls:
+        """What AutoEncrypt added."""
+        return self._auto
+
+    def update_auto(self, auto: AutoTls) -> None:
+        """Let AutoEncrypt add this, in the place of what it added before. Raises `ConfigError`."""
+        before, self._auto = self._auto, auto
+        try:
+            self.reload(self._configured)
+        except ConfigError:
+            self._auto = before
+            raise
+
     def reload(self, config: TlsConfig) -> None:
         """Use `config` for connections made from now on. Raises `ConfigError`, changing nothing."""
+        configured, config = config, self._auto.added_to(config)
         if config.verify_incoming and not config.has_ca:
             raise ConfigError("verify_incoming set, and no CA certificate provided: set ca_file")
         if config.verify_incoming and not config.has_certificate:
@@ -82,13 +121,13 @@ class TlsContexts:
             raise ConfigError("verify_outgoing set, and no CA certificate provided: set ca_file")
         probe = _build(config, ssl.PROTOCOL_TLS_SERVER, verify=config.has_ca)
         del probe
-        self.config = config
+        self._configured, self.config = configured, config
         self._contexts = {}
 
     @property
     def agent_cas(self) -> list[str]:
         """The CAs of the agents' certificates, as PEM texts. Raises `ConfigError`."""
-        return _authorities(self.config)
+        return _authorities(self._configured)
 
     def client(self, *, verify: bool = True, alpn: str | None = None) -> ssl.SSLContext:
         """For dialling. `verify` demands a chain to our CA; names are not OpenSSL's business."""
@@ -173,10 +212,15 @@ def _load_certificate(context: ssl.SSLContext, config: TlsConfig) -> None:
             lambda: context.load_cert_chain(config.cert_file, config.key_file),
         )
         return
+    load_pair(context, config.cert_pem, config.key_pem)
+
+
+def load_pair(context: ssl.SSLContext, cert_pem: str, key_pem: str) -> None:
+    """Let `context` show this certificate from now on. Raises `ConfigError`."""
     # Python loads chains from files only; this one never touches a disk.
     handle = os.memfd_create("tls")
     try:
-        os.write(handle, f"{config.cert_pem}\n{config.key_pem}\n".encode())
+        os.write(handle, f"{cert_pem}\n{key_pem}\n".encode())
         _explained("certificate", lambda: context.load_cert_chain(f"/proc/self/fd/{handle}"))
     finally:
         os.close(handle)

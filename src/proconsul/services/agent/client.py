@@ -61,7 +61,8 @@ class Client:
         self.config, self.metrics = config, metrics
         self._on_member_event = on_member_event
         identity = config.identity
-        self.tls = TlsContexts(tls) if tls.has_ca or tls.has_certificate else None
+        secured = tls.has_ca or tls.has_certificate or config.auto_encrypt
+        self.tls = TlsContexts(tls) if secured else None
         self._rng = random.SystemRandom()
         self.router = Router(identity.datacenter, self._rng)
         self.router.add_area(AREA_LAN)

@@ -51,3 +51,5 @@ class ClientConfig:
     rpc_rate: float = -1.0
     """Calls per second; negative is unlimited."""
     rpc_burst: int = 1000
+    auto_encrypt: bool = False
+    """TLS though no CA and no certificate is configured: both come from the servers."""

@@ -160,10 +160,13 @@ class LeafManager:
             entry.used_at = clock()
         return cert
 
-    def seed(self, request: LeafRequest, cert: IssuedCert, *, signer: str) -> None:
-        """Begin with a leaf that AutoEncrypt brought, key included."""
+    def seed(self, request: LeafRequest, cert: IssuedCert, authorities: list[str]) -> None:
+        """Begin with a leaf that AutoEncrypt brought, key included.
+
+        `authorities` are the ids of the keys that signed its chain, the leaf's own signer first.
+        """
         entry = self._entry(request, asyncio.get_running_loop().time())
-        self._take(entry, cert, signer, frozenset({signer}))
+        self._take(entry, cert, authorities[0], frozenset(authorities))
 
     def _entry(self, request: LeafRequest, now: float) -> _Entry:
         entry = self._entries.get(request)

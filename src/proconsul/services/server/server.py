@@ -28,6 +28,7 @@ from proconsul.drivers.tls_config import TlsContexts
 from proconsul.federation.rate import Signal
 from proconsul.federation.replication import federation_state_replicator
 from proconsul.federation.replicator import Replicator
+from proconsul.rpc import insecure
 from proconsul.rpc.blocking import BlockingLimits
 from proconsul.rpc.dialer import Destination, Purpose
 from proconsul.rpc.direct_dialer import DirectDialer
@@ -43,6 +44,7 @@ from proconsul.services.server.acl_admin import AclAdmin
 from proconsul.services.server.answers import ServerAnswers
 from proconsul.services.server.bootstrap import PEER_QUERY_S, Bootstrapper, raft_address
 from proconsul.services.server.ca import CertificateAuthority
+from proconsul.services.server.ca_trust import trust_mesh_roots
 from proconsul.services.server.config import ServerConfig
 from proconsul.services.server.endpoints import endpoint_table
 from proconsul.services.server.federation import Federation, ServerFederation
@@ -209,6 +211,7 @@ class Server(ServerAnswers):
                 identity.domain,
                 config.rpc_handshake_s,
                 config.rpc_max_conns_per_client,
+                insecure_tls=config.auto_encrypt,
                 servers_have_names=config.mesh_gateway_federation,
             ),
             Handlers(
@@ -217,6 +220,7 @@ class Server(ServerAnswers):
                 on_snapshot=self.snapshots.serve,
                 on_wan_packet=wan.ingest_packets if wan else self._refuse_stream,
                 on_wan_stream=wan.ingest_stream if wan else self._refuse_stream,
+                on_insecure_rpc=self._serve_insecure_rpc,
             ),
             self.metrics,
             self.tls,
@@ -255,6 +259,8 @@ class Server(ServerAnswers):
         _ = supervise("coordinates", self._flush_coordinates)
         _ = supervise("router", self._rebalance)
         _ = supervise("metrics", self._measure)
+        if config.auto_encrypt and self.tls is not None:
+            _ = supervise("auto-encrypt", partial(trust_mesh_roots, self.store, self.tls))
         self._started.set()
 
     async def _measure(self) -> None:
@@ -295,6 +301,10 @@ class Server(ServerAnswers):
 
     async def _serve_rpc(self, stream: PushStream) -> None:
         await RpcServerSession(stream, self._forwarder.dispatch, self.metrics).serve()
+
+    async def _serve_insecure_rpc(self, stream: PushStream) -> None:
+        dispatch = insecure.only_insecure(self._forwarder.dispatch)
+        await RpcServerSession(stream, dispatch, self.metrics, insecure.REQUEST_BYTES_MAX).serve()
 
     async def _serve_raft(self, stream: PushStream) -> None:
         await self.raft.serve(stream)
