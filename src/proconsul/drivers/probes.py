@@ -81,14 +81,20 @@ async def http_probe(
     headers: Mapping[str, Sequence[str]] | None = None,
     body: str = "",
     tls_skip_verify: bool = False,
+    context: ssl.SSLContext | None = None,
+    server_name: str = "",
     timeout_s: float = 10.0,
     output_max: int = 4096,
 ) -> HttpAnswer:
-    """Ask once, and where the answer redirects to, as Go's client does. Raises `ProbeError`."""
+    """Ask once, and where the answer redirects to, as Go's client does. Raises `ProbeError`.
+
+    `context` is in place of the system's authorities; the certificate must be for `server_name` then.
+    """
     try:
         async with asyncio.timeout(timeout_s):
             for _ in range(REDIRECTS_MAX):
-                answer = await _ask(url, method, headers or {}, body, tls_skip_verify, output_max)
+                tls = context or _tls_context(tls_skip_verify)
+                answer = await _ask(url, method, headers or {}, body, tls, server_name, output_max)
                 if answer.status not in _REDIRECTS or not answer.location:
                     return answer
                 url = urljoin(url, answer.location)
@@ -106,18 +112,22 @@ async def _ask(
     method: str,
     headers: Mapping[str, Sequence[str]],
     body: str,
-    tls_skip_verify: bool,
+    tls: ssl.SSLContext,
+    server_name: str,
     output_max: int,
 ) -> HttpAnswer:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ProbeError(f"{url}: a URL with http:// or https:// and a host is needed")
-    context = _tls_context(tls_skip_verify) if parts.scheme == "https" else None
+    context = tls if parts.scheme == "https" else None
+    name = server_name if context and server_name else None
     port = parts.port or (443 if context else 80)
-    reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
+    reader, writer = await asyncio.open_connection(
+        parts.hostname, port, ssl=context, server_hostname=name
+    )
     try:
         writer.write(_request(parts, method, headers, body))
-        return await _response(reader, output_max)
+        return await read_answer(reader, output_max)
     finally:
         writer.transport.abort()
 
@@ -152,7 +162,8 @@ def _request(
     return "\r\n".join(lines).encode("utf-8") + data
 
 
-async def _response(reader: asyncio.StreamReader, output_max: int) -> HttpAnswer:
+async def read_answer(reader: asyncio.StreamReader, output_max: int) -> HttpAnswer:
+    """An HTTP answer up to its end. Raises `ProbeError`, `OSError`, httptools' errors."""
     parser = _Parser(output_max)
     http = httptools.HttpResponseParser(parser)
     received = 0

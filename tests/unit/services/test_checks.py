@@ -9,8 +9,9 @@ import pytest
 from proconsul.domain.catalog import CRITICAL, PASSING, WARNING
 from proconsul.drivers import probes
 from proconsul.drivers.scope import TaskScope
-from proconsul.services.agent import checks
-from proconsul.services.agent.checks import CheckRunner, CheckSpec
+from proconsul.services.agent import check_probes, checks
+from proconsul.services.agent.check_probes import CheckSpec, Probes
+from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.local import LocalStateError
 
 Result = tuple[str, str, str]
@@ -43,7 +44,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch, outcomes: list[bool | Exception])
         if not outcome:
             raise probes.ProbeError("refused")
 
-    monkeypatch.setattr(checks, "tcp_probe", probe)
+    monkeypatch.setattr(check_probes, "tcp_probe", probe)
     monkeypatch.setattr(checks, "INTERVAL_S_MIN", 0.01)
     return times
 
@@ -85,14 +86,17 @@ def test_thresholds_count_as_in_the_reference(monkeypatch: pytest.MonkeyPatch) -
 
     async def run() -> None:
         test = _Runner()
+        spec = _tcp(success_before_passing=3, failures_before_critical=2)
+        looking = Probes()
         probing = checks._Probing(
-            _tcp(success_before_passing=3, failures_before_critical=2),
+            spec,
+            looking,
             lambda *result: test.results.append(result),
             random.Random(0),
         )
         shown = []
         for _ in outcomes:
-            status, output = await probing._probe()
+            status, output = await looking.probe(spec)
             probing._report(status, output)
             shown.append(test.results[-1][1] if test.results else "")
         assert shown == [PASSING] * 4 + [CRITICAL] * 3 + [PASSING]
@@ -136,7 +140,7 @@ def test_http_status_makes_the_health(
     async def answer(url: str, **_: object) -> probes.HttpAnswer:
         return probes.HttpAnswer(status, "Text", bytearray(b"body\xff"))
 
-    monkeypatch.setattr(checks, "http_probe", answer)
+    monkeypatch.setattr(check_probes, "http_probe", answer)
 
     async def run() -> None:
         test = _Runner()

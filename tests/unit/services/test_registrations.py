@@ -198,11 +198,16 @@ def test_registering_again_keeps_the_status_and_can_replace_checks() -> None:
     _with_agents(None, act)
 
 
-def test_what_is_not_supported_or_unknown_is_refused() -> None:
+def test_what_is_not_allowed_or_unknown_is_refused() -> None:
     def act(agent: _Agent) -> None:
         reg = agent.registrations
-        with pytest.raises(DefinitionError, match="grpc checks are not supported yet"):
-            reg.add_check(CheckDefinition(name="g", grpc="x:1", interval_ns=TTL), persist=False)
+        script = CheckDefinition(name="s", script_args=["true"], interval_ns=TTL)
+        with pytest.raises(DefinitionError, match="disabled on this agent from remote calls"):
+            reg.add_check(script, persist=False)
+        with pytest.raises(DefinitionError, match="disabled on this agent; to enable"):
+            reg.add_check(script, persist=False, local=True)
+        with pytest.raises(DefinitionError, match="Check is not valid: Interval must be"):
+            reg.add_check(CheckDefinition(name="t", tcp="x:1"), persist=False)
         with pytest.raises(UnknownIdError):
             reg.remove_service("x")
         with pytest.raises(UnknownIdError):

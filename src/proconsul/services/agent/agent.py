@@ -24,8 +24,10 @@ from proconsul.drivers.clock import SystemClock
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.scope import TaskScope
 from proconsul.rpc.snapshot_stream import Answer
+from proconsul.services.agent.alias_checks import AliasChecks
 from proconsul.services.agent.anti_entropy import AntiEntropy, NodeIdentity
 from proconsul.services.agent.cache import Cache
+from proconsul.services.agent.check_probes import Probes
 from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.client import Client
 from proconsul.services.agent.config import AgentSettings
@@ -85,7 +87,15 @@ class Agent:
             lambda: self.local.services().values(),
             self._execute if settings.remote_exec else None,
         )
-        self._runner = CheckRunner(self._check_result, self._scope, self._rng)
+        aliases = AliasChecks(
+            identity.datacenter,
+            self.local,
+            lambda: self.core,
+            lambda: self.tokens.default,
+            self._check_result,
+        )
+        probes = Probes(settings.check_tls, settings.grpc_probe)
+        self._runner = CheckRunner(self._check_result, self._scope, self._rng, probes, aliases)
         self.registrations = Registrations(settings, self.local, self._runner, self._clock)
         self.core = make_core(self._member_event)
         self.cache = Cache(self.rpc, self._scope, self._rng, metrics, settings.cache)
@@ -103,6 +113,7 @@ class Agent:
             self._rng,
             settings.anti_entropy_s,
             lambda: self.tokens.agent,
+            lambda: self.tokens.default,
         )
         self.proxies = ProxySource(identity, self.core, self.local)
         leaves = LeafManager(

@@ -69,9 +69,12 @@ class AntiEntropy:
         rng: Rng,
         interval_s: float,
         agent_token: Callable[[], str] = lambda: "",
+        user_token: Callable[[], str] | None = None,
     ) -> None:
+        """`agent_token` speaks for the node, `user_token` for what is registered without a token."""
         self._id, self._state, self._caller, self._rng = identity, state, caller, rng
         self._interval_s, self._agent_token = interval_s, agent_token
+        self._user_token = user_token or agent_token
         self._wake = asyncio.Event()
         self._full_wanted = True
         self.cluster_size = 1
@@ -134,16 +137,11 @@ class AntiEntropy:
 
     # -- comparing -------------------------------------------------------------------------
 
-    @property
-    def _token(self) -> str:
-        """Of what is not registered with a token of its own."""
-        return self._agent_token()
-
     async def _compare(self) -> None:
         request = NodeSpecificRequest(
             datacenter=self._id.datacenter,
             node=self._id.node,
-            token=self._token,
+            token=self._agent_token(),
             allow_stale=True,
             max_stale_duration_ns=60_000_000_000,
         )
@@ -172,6 +170,7 @@ class AntiEntropy:
                     self._state.mark_foreign_service(service)
                 continue
             if entry.deleted:
+                entry.in_sync = False
                 continue
             if entry.service.enable_tag_override and entry.service.tags != service.tags:
                 self._state.adopt_tags(service_id, service.tags)
@@ -192,6 +191,7 @@ class AntiEntropy:
                     self._state.mark_foreign_check(check)
                 continue
             if entry.deleted:
+                entry.in_sync = False
                 continue
             theirs = check
             if entry.deferred_until is not None:
@@ -227,24 +227,22 @@ class AntiEntropy:
         services, checks = self._state.service_entries(), self._state.check_entries()
         for service_id in list(services):
             entry = services.get(service_id)
-            if entry is not None and entry.deleted:
-                yield partial(self._drop_service, entry)
-            elif entry is not None and not entry.in_sync:
-                yield partial(self._send_service, entry)
+            if entry is not None and not entry.in_sync:
+                work = self._drop_service if entry.deleted else self._send_service
+                yield partial(work, entry)
         for check_id in list(checks):
             check = checks.get(check_id)
-            if check is not None and check.deleted:
-                yield partial(self._drop_check, check)
-            elif check is not None and not check.in_sync:
-                yield partial(self._send_check, check)
+            if check is not None and not check.in_sync:
+                work_ = self._drop_check if check.deleted else self._send_check
+                yield partial(work_, check)
         if not self._state.node_in_sync:
             yield self._send_node
 
     async def _send_node(self) -> None:
         try:
-            await self._caller.call("Catalog.Register", self._registration(self._token))
+            await self._caller.call("Catalog.Register", self._registration(self._agent_token()))
         except ProconsulError as error:
-            if not errors.is_permission_denied(error):
+            if not _is_blocked(error):
                 raise
             log.warning("Node info update blocked by ACLs: node=%s", self._id.node)
         else:
@@ -267,7 +265,7 @@ class AntiEntropy:
 
     async def _send_service(self, entry: ServiceEntry) -> None:
         service = entry.service
-        token = entry.token or self._token
+        token = entry.token or self._user_token()
         sent = [
             check
             for check in self._state.check_entries().values()
@@ -283,11 +281,13 @@ class AntiEntropy:
         try:
             await self._caller.call("Catalog.Register", request)
         except ProconsulError as error:
-            if not errors.is_permission_denied(error):
+            if not _is_blocked(error):
                 raise
             # Trying again cannot help: wait for the next full comparison.
             log.warning("Service registration blocked by ACLs: service=%s", service.id)
             entry.in_sync = True
+            for check in sent:
+                check.in_sync = True
             return
         log.info("Synced service: service=%s", service.id)
         self._state.node_in_sync = True
@@ -298,12 +298,12 @@ class AntiEntropy:
     async def _send_check(self, entry: CheckEntry) -> None:
         check = entry.check
         owner = self._state.service(check.service_id) if check.service_id else None
-        token = entry.token or self._token
+        token = entry.token or self._user_token()
         request = msgspec.structs.replace(self._registration(token), service=owner, check=check)
         try:
             await self._caller.call("Catalog.Register", request)
         except ProconsulError as error:
-            if not errors.is_permission_denied(error):
+            if not _is_blocked(error):
                 raise
             log.warning("Check registration blocked by ACLs: check=%s", check.check_id)
             entry.in_sync = True
@@ -313,7 +313,9 @@ class AntiEntropy:
         entry.in_sync = entry.check is check
 
     async def _drop_service(self, entry: ServiceEntry) -> None:
-        await self._deregister(entry.token, service_id=entry.service.id)
+        if not await self._deregister(entry.token, service_id=entry.service.id):
+            entry.in_sync = True
+            return
         self._state.forget_service(entry)
         for check in list(self._state.check_entries().values()):
             if check.deleted and check.check.service_id == entry.service.id:
@@ -321,25 +323,37 @@ class AntiEntropy:
         log.info("Deregistered service: service=%s", entry.service.id)
 
     async def _drop_check(self, entry: CheckEntry) -> None:
-        await self._deregister(entry.token, check_id=entry.check.check_id)
+        if not await self._deregister(entry.token, check_id=entry.check.check_id):
+            entry.in_sync = True
+            return
         self._state.forget_check(entry)
         log.info("Deregistered check: check=%s", entry.check.check_id)
 
-    async def _deregister(self, token: str, *, service_id: str = "", check_id: str = "") -> None:
+    async def _deregister(self, token: str, *, service_id: str = "", check_id: str = "") -> bool:
+        """Whether the catalog has it no more. What ACLs blocked is tried again, with its token,
+        after the next full comparison."""
         request = DeregisterRequest(
             datacenter=self._id.datacenter,
             node=self._id.node,
             service_id=service_id,
             check_id=check_id,
-            token=token or self._token,
+            token=token or self._user_token(),
         )
         try:
             await self._caller.call("Catalog.Deregister", request)
         except ProconsulError as error:
-            if errors.is_permission_denied(error):
-                log.warning("Deregistration blocked by ACLs: %s%s", service_id, check_id)
-            elif "Unknown service" not in str(error) and "Unknown check" not in str(error):
+            if _is_blocked(error):
+                what = f"service={service_id}" if service_id else f"check={check_id}"
+                log.warning("Deregistration blocked by ACLs: %s", what)
+                return False
+            if "Unknown service" not in str(error) and "Unknown check" not in str(error):
                 raise
+        return True
+
+
+def _is_blocked(error: ProconsulError) -> bool:
+    """Whether ACLs stand in the way, be it that the token is not known."""
+    return errors.is_permission_denied(error) or errors.ACL_NOT_FOUND in str(error)
 
 
 def _is_refusal(error: ProconsulError) -> bool:

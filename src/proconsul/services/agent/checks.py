@@ -1,4 +1,4 @@
-"""Running this agent's checks: TTL, HTTP and TCP.
+"""Running this agent's checks.
 
 Statuses and texts follow Consul's `agent/checks`. Two things differ (docs/divergence.md): the first
 probe of a check runs at once, and one that fails is probed again after 0.1 s, doubling up to 1 s,
@@ -11,52 +11,44 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from proconsul.domain.catalog import CRITICAL, PASSING, WARNING
-from proconsul.drivers.probes import ProbeError, http_probe, tcp_probe
 from proconsul.drivers.scope import TaskScope
+from proconsul.services.agent.check_probes import CheckSpec, Probes
 from proconsul.services.agent.local import LocalStateError
 from proconsul.util.clock import Rng
 
 log = logging.getLogger("proconsul.checks")
 
-TIMEOUT_S = 10.0
 INTERVAL_S_MIN = 1.0
 FIRST_RETRY_S, FIRST_RETRY_S_MAX = 0.1, 1.0
 QUICK_RETRIES_S = 60.0
-HTTP_TOO_MANY_REQUESTS = 429
 
 Update = Callable[[str, str, str], None]
 """(check id, status, output)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CheckSpec:
-    """How a check runs: exactly one of `ttl_s`, `http` and `tcp` is set. Seconds."""
+class Alias(Protocol):
+    """Follows what an alias check stands for (`services.agent.alias_checks`)."""
 
-    check_id: str
-    ttl_s: float = 0.0
-    http: str = ""
-    tcp: str = ""
-    method: str = ""
-    body: str = ""
-    headers: dict[str, list[str]] | None = None
-    tls_skip_verify: bool = False
-    interval_s: float = 0.0
-    timeout_s: float = 0.0
-    output_max: int = 4096
-    success_before_passing: int = 0
-    failures_before_critical: int = 0
-    deregister_after_s: float = 0.0
-    """Deregister the service once it was critical for this long; 0: never."""
+    async def follow(self, spec: CheckSpec) -> None: ...
 
 
 class CheckRunner:
     """All running checks of an agent, by id."""
 
-    def __init__(self, update: Update, scope: TaskScope, rng: Rng) -> None:
+    def __init__(
+        self,
+        update: Update,
+        scope: TaskScope,
+        rng: Rng,
+        probes: Probes | None = None,
+        alias: Alias | None = None,
+    ) -> None:
         self._update, self._scope, self._rng = update, scope, rng
+        self._probes, self._alias = probes or Probes(), alias
         self._specs: dict[str, CheckSpec] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ttl: dict[str, asyncio.TimerHandle] = {}
@@ -73,7 +65,9 @@ class CheckRunner:
         if spec.ttl_s > 0:
             self._arm(spec)
         else:
-            run = _Probing(spec, self._update, self._rng).run
+            run = _Probing(spec, self._probes, self._update, self._rng).run
+            if spec.is_alias and self._alias is not None:
+                run = partial(self._alias.follow, spec)
             self._tasks[spec.check_id] = self._scope.supervise(f"check/{spec.check_id}", run)
 
     def stop(self, check_id: str) -> None:
@@ -122,11 +116,13 @@ class CheckRunner:
 
 
 class _Probing:
-    """The life of one HTTP or TCP check."""
+    """The life of one check that looks at something again and again."""
 
-    def __init__(self, spec: CheckSpec, update: Update, rng: Rng) -> None:
-        self._spec, self._update, self._rng = spec, update, rng
-        self._successes = self._failures = 0
+    def __init__(self, spec: CheckSpec, probes: Probes, update: Update, rng: Rng) -> None:
+        self._spec, self._probes, self._update, self._rng = spec, probes, update, rng
+        # The first result counts, whatever it is, and so does more of the same.
+        self._successes = spec.success_before_passing
+        self._failures = spec.failures_before_critical
         self._reported = ""
 
     async def run(self) -> None:
@@ -136,14 +132,14 @@ class _Probing:
         failing_since: float | None = None
         retry = FIRST_RETRY_S
         while True:
-            status, output = await self._probe()
+            status, output = await self._probes.probe(spec)
             self._report(status, output)
             if status != CRITICAL:
                 failing_since, retry = None, FIRST_RETRY_S
                 await asyncio.sleep(interval)
                 continue
             failing_since = clock() if failing_since is None else failing_since
-            if clock() - failing_since < QUICK_RETRIES_S:
+            if clock() - failing_since < QUICK_RETRIES_S and not spec.script_args:
                 await asyncio.sleep(min(retry, interval))
                 retry = min(retry * 2, FIRST_RETRY_S_MAX)
             else:
@@ -158,40 +154,10 @@ class _Probing:
         else:
             self._successes, self._failures = 0, self._failures + 1
             held = self._failures < spec.failures_before_critical
-        if self._reported and held:
+        if held:
             log.debug("Check status held back: check=%s status=%s", spec.check_id, status)
             return
         if status == CRITICAL and self._reported != CRITICAL:
             log.warning("Check is now critical: check=%s output=%s", spec.check_id, output[:200])
         self._reported = status
         self._update(spec.check_id, status, output)
-
-    async def _probe(self) -> tuple[str, str]:
-        spec = self._spec
-        timeout = spec.timeout_s or TIMEOUT_S
-        try:
-            if spec.tcp:
-                host, _, port = spec.tcp.rpartition(":")
-                await tcp_probe(host.strip("[]"), int(port), timeout)
-                return PASSING, f"TCP connect {spec.tcp}: Success"
-            return await self._http(timeout)
-        except (ProbeError, ValueError, OverflowError) as error:  # a port above 65535
-            return CRITICAL, str(error)
-
-    async def _http(self, timeout_s: float) -> tuple[str, str]:
-        spec = self._spec
-        method = spec.method or "GET"
-        answer = await http_probe(
-            spec.http,
-            method=method,
-            headers=spec.headers,
-            body=spec.body,
-            tls_skip_verify=spec.tls_skip_verify,
-            timeout_s=timeout_s,
-            output_max=spec.output_max,
-        )
-        text = bytes(answer.body).decode("utf-8", "replace")
-        output = f"HTTP {method} {spec.http}: {answer.status} {answer.reason} Output: {text}"
-        if 200 <= answer.status <= 299:
-            return PASSING, output
-        return (WARNING if answer.status == HTTP_TOO_MANY_REQUESTS else CRITICAL), output

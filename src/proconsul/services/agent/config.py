@@ -8,6 +8,7 @@ from pathlib import Path
 
 from proconsul.services.acl_settings import AclSettings
 from proconsul.services.agent.cache import CacheOptions
+from proconsul.services.agent.check_probes import AgentTls, GrpcProbe
 from proconsul.services.server.config import GossipSettings, Identity
 
 
@@ -27,6 +28,12 @@ class AgentSettings:
     check_update_interval_s: float = 300.0
     check_output_max: int = 4096
     discard_check_output: bool = False
+    remote_scripts: bool = False
+    """Checks that are registered over HTTP may run scripts."""
+    local_scripts: bool = False
+    """Checks in the configuration may run scripts."""
+    check_tls: AgentTls | None = None
+    grpc_probe: GrpcProbe | None = None
     deregister_after_min_s: float = 60.0
     check_reap_s: float = 30.0
     coordinate_min_s: float = 15.0
@@ -47,9 +54,9 @@ class ClientConfig:
     data_dir: Path | None
     acl: AclSettings = field(default_factory=AclSettings)
     rejoin_after_leave: bool = False
+    auto_encrypt: bool = False
+    """TLS though no CA and no certificate is configured: both come from the servers."""
     rpc_hold_s: float = 7.0
     rpc_rate: float = -1.0
     """Calls per second; negative is unlimited."""
     rpc_burst: int = 1000
-    auto_encrypt: bool = False
-    """TLS though no CA and no certificate is configured: both come from the servers."""

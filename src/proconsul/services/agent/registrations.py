@@ -32,7 +32,8 @@ from proconsul.domain.definitions import (
     ServiceDefinition,
     UnknownIdError,
 )
-from proconsul.services.agent.checks import CheckRunner, CheckSpec
+from proconsul.services.agent.check_probes import CheckSpec
+from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.config import AgentSettings
 from proconsul.services.agent.local import LocalState, LocalStateError
 from proconsul.util.clock import Clock
@@ -40,7 +41,6 @@ from proconsul.util.errors import ProconsulError
 
 log = logging.getLogger("proconsul.agent")
 
-SUPPORTED_CHECKS = frozenset({"ttl", "http", "tcp"})
 DEFAULT_SERVICE_REASON = (
     "Maintenance mode is enabled for this service, but no reason was provided. "
     "This is a default message."
@@ -82,12 +82,16 @@ class Registrations:
         *,
         persist: bool,
         replace_existing_checks: bool = False,
+        local: bool = False,
     ) -> None:
-        """Register or replace a service with its checks. Raises `ProconsulError`."""
+        """Register or replace a service with its checks. Raises `ProconsulError`.
+
+        `local`: it comes from the configuration, whose scripts may be trusted more.
+        """
         service = _with_defaults(definition.service)
         types = definition.checks
         for kind in types:
-            _refuse_unsupported(kind)
+            self._vet(kind, local)
         before = {check.check_id: check for check in self._state.checks_of(service.id)}
         self._state.add_service(service, definition.token)
         kept = set()
@@ -97,7 +101,7 @@ class Registrations:
             check = self._with_status(check, check_type, old)
             kept.add(check.check_id)
             self._state.add_check(check, definition.token, now=self._clock.monotonic())
-            self._start(check.check_id, check_type)
+            self._start(check.check_id, check_type, definition.token)
         if replace_existing_checks:
             for check_id in before.keys() - kept:
                 self.remove_check(check_id)
@@ -134,15 +138,14 @@ class Registrations:
 
     # -- checks ----------------------------------------------------------------------------
 
-    def add_check(self, definition: CheckDefinition, *, persist: bool) -> None:
+    def add_check(self, definition: CheckDefinition, *, persist: bool, local: bool = False) -> None:
         """Register or replace a check. Raises `ProconsulError`."""
-        definition.validate()
-        _refuse_unsupported(definition)
+        self._vet(definition, local)
         check = definition.health_check(self._settings.identity.node_name)
         old = self._state.check(check.check_id)
         check = self._with_status(check, definition, old)
         self._state.add_check(check, definition.token, now=self._clock.monotonic())
-        self._start(check.check_id, definition)
+        self._start(check.check_id, definition, definition.token)
         if persist:
             _write(self._checks_dir, check.check_id, msgspec.json.encode(definition))
 
@@ -196,7 +199,26 @@ class Registrations:
             return check
         return msgspec.structs.replace(check, status=report.status, output=report.output)
 
-    def _start(self, check_id: str, kind: CheckType) -> None:
+    def _vet(self, check: CheckType, local: bool) -> None:
+        """Refuse checks that cannot be run, and scripts that may not be."""
+        try:
+            check.validate()
+        except DefinitionError as error:
+            raise DefinitionError(f"Check is not valid: {error}") from None
+        if not check.script_args:
+            return
+        if local and not self._settings.local_scripts:
+            raise DefinitionError(
+                "Scripts are disabled on this agent; to enable, configure 'enable_script_checks' or "
+                "'enable_local_script_checks' to true"
+            )
+        if not local and not self._settings.remote_scripts:
+            raise DefinitionError(
+                "Scripts are disabled on this agent from remote calls; to enable, configure "
+                "'enable_script_checks' to true"
+            )
+
+    def _start(self, check_id: str, kind: CheckType, token: str) -> None:
         limit = self._settings.check_output_max
         if 0 < kind.output_max_size < limit:
             limit = kind.output_max_size
@@ -207,6 +229,13 @@ class Registrations:
                 ttl_s=kind.ttl_ns / _SECOND_NS,
                 http=kind.http,
                 tcp=kind.tcp,
+                grpc=kind.grpc,
+                grpc_use_tls=kind.grpc_use_tls,
+                script_args=tuple(kind.script_args or ()),
+                docker_container_id=kind.docker_container_id,
+                alias_node=kind.alias_node,
+                alias_service=kind.alias_service,
+                token=token,
                 method=kind.method,
                 body=kind.body,
                 headers=kind.header,
@@ -294,9 +323,9 @@ class Registrations:
         self._configured_services = {_service_id(service) for service in services}
         self._configured_checks = {check.check_id or check.name for check in checks}
         for service in services:
-            self.add_service(service, persist=False)
+            self.add_service(service, persist=False, local=True)
         for check in checks:
-            self.add_check(check, persist=False)
+            self.add_check(check, persist=False, local=True)
 
     def load(
         self, services: Sequence[ServiceDefinition], checks: Sequence[CheckDefinition]
@@ -360,13 +389,6 @@ def _with_defaults(service: NodeService) -> NodeService:
         tagged_addresses=tagged,
         weights=service.weights or Weights(1, 1),
     )
-
-
-def _refuse_unsupported(check: CheckType) -> None:
-    if check.kind and check.kind not in SUPPORTED_CHECKS:
-        raise DefinitionError(
-            f"Check is not valid: {check.kind} checks are not supported yet; use TTL, HTTP or TCP"
-        )
 
 
 def _path(directory: Path, key: str) -> Path:
