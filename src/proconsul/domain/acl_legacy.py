@@ -20,12 +20,6 @@ _FIELDS = {
     Resource.EVENT: ("Events", "EventPrefixes"),
     Resource.QUERY: ("PreparedQueries", "PreparedQueryPrefixes"),
 }
-_FNV_OFFSET = 0x6C62272E07BB014262B821756295C58D
-
-
-def embedded_id(rules: str) -> str:
-    """What Go calls a policy that is within a legacy token: it means to hash, and appends a hash."""
-    return (rules.encode("utf-8", "surrogateescape") + _FNV_OFFSET.to_bytes(16, "big")).hex()
 
 
 def legacy_policy(versions: Iterable[tuple[str, int]], merged: PolicyRules) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from proconsul.domain import errors
 from proconsul.domain.acl import AllowAll, Authorizer
 from proconsul.domain.acl_authorizers import PolicyAuthorizer, authorizer
 from proconsul.domain.acl_rules import NO_RULES, PolicyRules, RulesError, Syntax, parse_rules
-from proconsul.domain.acl_types import ACLPolicy
+from proconsul.domain.acl_types import ACLPolicy, ACLRole, ACLToken
 from proconsul.rpc.token_rows import (
     AclRemoteError,
     Environment,
@@ -110,6 +110,19 @@ class TokenResolver:
         found = self._compiled(policies)
         self._remember(secret, found, until.moment)
         return found
+
+    async def rows_of(self, secret: str) -> tuple[ACLToken, list[ACLRole], list[ACLPolicy]]:
+        """A token, its roles, and all policies that are valid for it here, made up ones too.
+
+        Raises `AclNotFoundError`, `PermissionDeniedError`, `AclRemoteError`.
+        """
+
+        async def find(token: ACLToken, until: Until) -> tuple[list[ACLRole], list[ACLPolicy]]:
+            roles = await self._rows.roles_of(token, until)
+            return roles, await self._rows.policies_of(token, until)
+
+        token, (roles, policies) = await self._rows.with_token(secret or ANONYMOUS, Until(), find)
+        return token, roles, policies
 
     def forget(self, noun: str, row_id: str) -> None:
         """A `token` (its secret), `policy` or `role` changed: what was remembered counts no more."""

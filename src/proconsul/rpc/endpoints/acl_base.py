@@ -79,12 +79,8 @@ class AclSystem(Protocol):
 
     def forget_role(self, role_id: str) -> None: ...
 
-    async def policies_of(self, secret: str) -> tuple[t.ACLToken, list[t.ACLPolicy]]:
-        """A token and the policies that are valid for it here. Raises `AclNotFoundError`."""
-        ...
-
-    async def roles_of(self, secret: str) -> tuple[t.ACLToken, list[t.ACLRole]]:
-        """A token and its roles. Raises `AclNotFoundError`."""
+    async def rows_of(self, secret: str) -> tuple[t.ACLToken, list[t.ACLRole], list[t.ACLPolicy]]:
+        """A token, its roles, and the policies valid for it here. Raises `AclNotFoundError`."""
         ...
 
     async def legacy_policy(self, secret: str) -> tuple[t.ACLToken, dict[str, Any]]:

@@ -21,13 +21,12 @@ from proconsul.rpc.endpoints.acl_base import (
     Base,
     require_write,
 )
-from proconsul.rpc.endpoints.acl_tokens import ROOTS
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, meta, read
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
+from proconsul.rpc.token_resolver import ANONYMOUS, ROOTS
 
 SYNTAX_LEGACY = 1
-ANONYMOUS_SECRET = "anonymous"  # a name that everyone knows
 
 
 class Legacy(Base):
@@ -55,7 +54,7 @@ class Legacy(Base):
             self._check(acl)
         elif request.op != "delete":
             raise RequestError("Invalid ACL Operation")
-        elif acl.id == ANONYMOUS_SECRET:
+        elif acl.id == ANONYMOUS:
             raise PermissionDeniedError("Cannot delete anonymous token")
         try:
             result = await self.server.apply(MessageType.ACL, replace(request, acl=acl))

@@ -70,8 +70,11 @@ class Policies(Base):
         self, request: r.ACLPolicyBatchGetRequest, _call: Call
     ) -> r.ACLPolicyBatchResponse:
         """For agents that judge a token: those of its policies that they do not know yet."""
-        token, valid = await self.system.policies_of(request.token)
-        known: dict[str, t.ACLPolicy | None] = {link.id: None for link in token.policies or ()}
+        token, roles, valid = await self.system.rows_of(request.token)
+        lists = (token.policies, *(role.policies for role in roles))
+        known: dict[str, t.ACLPolicy | None] = {
+            link.id: None for links in lists for link in links or ()
+        }
         known.update({policy.id: policy for policy in valid})
         found = []
         for policy_id in request.policy_ids or ():

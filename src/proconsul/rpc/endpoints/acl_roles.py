@@ -73,7 +73,7 @@ class Roles(Base):
         self, request: r.ACLRoleBatchGetRequest, _call: Call
     ) -> r.ACLRoleBatchResponse:
         """For agents that judge a token: those of its roles that they do not know yet."""
-        token, valid = await self.system.roles_of(request.token)
+        token, valid, _ = await self.system.rows_of(request.token)
         known: dict[str, t.ACLRole | None] = {link.id: None for link in token.roles or ()}
         known.update({role.id: role for role in valid})
         found = []

@@ -29,14 +29,12 @@ from proconsul.rpc.endpoints.acl_base import (
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
+from proconsul.rpc.token_resolver import ROOTS
 from proconsul.state.errors import StateError
 from proconsul.util.goquote import go_quote
 from proconsul.wire.gotime import encode_time, format_duration
 
 log = logging.getLogger("proconsul.acl")
-
-ROOTS = frozenset({"allow", "deny", "manage"})
-"""Secrets that would be taken for policies."""
 
 
 class Tokens(Base):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
-from proconsul.domain.acl_legacy import embedded_id, legacy_policy
+from proconsul.domain.acl_legacy import legacy_policy
 from proconsul.domain.acl_rules import RulesError, Syntax, merge, parse_rules
 from proconsul.domain.errors import AclNotFoundError
 from proconsul.domain.messages import MessageType
@@ -30,7 +30,6 @@ log = logging.getLogger("proconsul.acl")
 
 RESET_FILE = "acl-bootstrap-reset"
 """In the data directory; holds the reset index that allows another bootstrap."""
-ANONYMOUS_SECRET = "anonymous"  # a name that everyone knows
 _NUMBER = re.compile(rb"\s*\+?(\d{1,20})")
 _NS = 1_000_000_000
 
@@ -124,52 +123,18 @@ class AclAdmin:
             return r.ACLReplicationStatus()
         return self.replication.status()
 
-    # -- whose policies and roles a token has ----------------------------------------------
-
-    async def policies_of(self, secret: str) -> tuple[t.ACLToken, list[t.ACLPolicy]]:
-        """See `AclSystem.policies_of`."""
-        token, roles = await self.roles_of(secret)
-        lists = (token.policies, *(role.policies for role in roles))
-        links = [link for policies in lists for link in policies or ()]
-        found = self.acl_rows.policies_by_ids(dict.fromkeys(link.id for link in links)).value
-        here = self.datacenter
-        return token, [row for row in found if not row.datacenters or here in row.datacenters]
-
-    async def roles_of(self, secret: str) -> tuple[t.ACLToken, list[t.ACLRole]]:
-        """See `AclSystem.roles_of`."""
-        token = await self._token_of(secret or ANONYMOUS_SECRET)
-        if token is None or token.is_expired(self.unix_ns()):
-            raise AclNotFoundError
-        return token, self.acl_rows.roles_by_ids(link.id for link in token.roles or ()).value
+    async def rows_of(self, secret: str) -> tuple[t.ACLToken, list[t.ACLRole], list[t.ACLPolicy]]:
+        """See `AclSystem.rows_of`."""
+        return await self._server.acl.rows_of(secret)
 
     async def legacy_policy(self, secret: str) -> tuple[t.ACLToken, dict[str, Any]]:
         """See `AclSystem.legacy_policy`."""
-        token, policies = await self.policies_of(secret)
-        if not policies and token.type == t.TYPE_MANAGEMENT:
-            policies = [_embedded(t.MANAGEMENT_RULES, Syntax.CURRENT)]
-        elif not policies and (token.rules or token.type == t.TYPE_CLIENT):
-            policies = [_embedded(token.rules, Syntax.LEGACY)]
+        token, _, policies = await self.rows_of(secret)
         if not policies:
             raise AclNotFoundError
         rules = [parse_rules(policy.rules, Syntax(policy.syntax)) for policy in policies]
         versions = [(policy.id, policy.modify_index) for policy in policies]
         return token, legacy_policy(versions, merge(rules))
-
-    async def _token_of(self, secret: str) -> t.ACLToken | None:
-        """Ours, or where none are kept the primary's."""
-        if self.in_primary_datacenter or self.settings.token_replication:
-            token = self.acl_rows.token_by_secret(secret)
-            if self.in_primary_datacenter or token.value or token.index > 1:
-                return token.value
-        request = r.ACLTokenGetRequest(
-            datacenter=self.primary_datacenter,
-            token_id=secret,
-            token_id_type=t.ID_SECRET,
-            token=secret,
-            allow_stale=True,
-        )
-        answer: r.ACLTokenResponse = await self.call("ACL.TokenRead", request)
-        return answer.token
 
     # -- the file that allows another bootstrap --------------------------------------------
 
@@ -221,7 +186,3 @@ class AclAdmin:
 
     async def apply(self, type_: MessageType, request: Any) -> Any:
         return await self._server.apply(type_, request)
-
-
-def _embedded(rules: str, syntax: Syntax) -> t.ACLPolicy:
-    return t.ACLPolicy(id=embedded_id(rules), rules=rules, syntax=syntax.value)

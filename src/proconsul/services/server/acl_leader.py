@@ -20,7 +20,8 @@ from proconsul.domain.base import raw_bytes
 from proconsul.domain.messages import MessageType
 from proconsul.federation.acl_replication import BATCH_DELETES_MAX
 from proconsul.rpc.endpoints.acl_base import is_uuid
-from proconsul.services.server.acl_admin import ANONYMOUS_SECRET, AclAdmin
+from proconsul.rpc.token_resolver import ANONYMOUS
+from proconsul.services.server.acl_admin import AclAdmin
 from proconsul.services.server.federation import next_change
 from proconsul.state.errors import StateError
 from proconsul.util.errors import ProconsulError
@@ -120,12 +121,12 @@ async def _ensure_master(admin: AclAdmin) -> None:
 async def _ensure_anonymous(admin: AclAdmin) -> None:
     """For requests without a token. The old one gets its accessor by the upgrade."""
     rows = admin.acl_rows
-    known = (t.TOKEN_ANONYMOUS_ID, ANONYMOUS_SECRET)
+    known = (t.TOKEN_ANONYMOUS_ID, ANONYMOUS)
     if any(rows.token_by_secret(secret).value is not None for secret in known):
         return
     token = t.ACLToken(
         accessor_id=t.TOKEN_ANONYMOUS_ID,
-        secret_id=ANONYMOUS_SECRET,
+        secret_id=ANONYMOUS,
         description="Anonymous Token",
         raw_create_time=_now(admin),
     ).hashed()
@@ -157,7 +158,7 @@ async def _upgrade_forever(admin: AclAdmin) -> None:
 def upgraded(token: t.ACLToken, accessor: str) -> t.ACLToken:
     """A token of before Consul 1.4 as one of today, with this accessor; its rules stay."""
     policies = token.policies
-    if token.secret_id == ANONYMOUS_SECRET:
+    if token.secret_id == ANONYMOUS:
         accessor = t.TOKEN_ANONYMOUS_ID
     has_rights = policies or token.service_identities or token.node_identities or token.roles
     if token.type == t.TYPE_MANAGEMENT and not has_rights:
