@@ -139,7 +139,6 @@ BAD: tuple[Any, ...] = (
     {"Kind": "service-resolver", "Name": "x", "Failover": {"*": {"ServiceSubset": "q"}}},
     {"Kind": "service-resolver", "Name": "x", "Failover": {"*": {"Datacenters": ["a", ""]}}},
     {"Kind": "service-resolver", "Name": "x", "ConnectTimeout": "-5s"},
-    {"Kind": "service-resolver", "Name": "api", "Subsets": {"v9": {}}},
     {"Kind": "ingress-gateway", "Name": "x", "Listeners": [{"Port": 1, "Services": [{"Name": "a"}]},
      {"Port": 1, "Services": [{"Name": "a"}]}]},
     {"Kind": "ingress-gateway", "Name": "x", "Listeners": [{"Port": 1, "Protocol": "udp"}]},
@@ -351,3 +350,42 @@ def test_commands(pair: Pair, tmp_path: Path) -> None:
         assert len(set(found)) == 1, (args, found)
     assert pair[0].cli(THEIRS, "intention", "delete", "cli-a", "cli-b")[1] == "Intention deleted.\n"
     assert pair[1].cli(OURS, "intention", "delete", "cli-a", "cli-b")[1] == "Intention deleted.\n"
+
+
+CHAIN = "/v1/discovery-chain"
+CHAIN_ENTRIES: tuple[Any, ...] = (
+    {"Kind": "service-defaults", "Name": "ext", "Protocol": "http", "ExternalSNI": "sni.example"},
+    {"Kind": "service-resolver", "Name": "far", "Redirect": {"Service": "api", "Datacenter": "dc2"}},
+    {"Kind": "service-resolver", "Name": "sub", "Redirect": {"Service": "api", "ServiceSubset": "v2"}},
+    {"Kind": "service-resolver", "Name": "dcs", "Failover": {"*": {"Datacenters": ["dc1", "dc2", "dc3"]}},
+     "ConnectTimeout": "1m0.5s"},
+    {"Kind": "service-resolver", "Name": "byname", "Failover": {"*": {"Service": "api"}}},
+    {"Kind": "service-splitter", "Name": "top", "Splits": [{"Weight": 40, "Service": "api"},
+     {"Weight": 59.5, "ServiceSubset": ""}, {"Weight": 0.5, "Service": "far"}]},
+    {"Kind": "service-router", "Name": "top", "Routes": [
+     {"Match": {"HTTP": {"PathExact": "/a"}}, "Destination": {"Service": "api", "ServiceSubset": "v1",
+      "RequestTimeout": "3s"}}, {"Match": {"HTTP": {"PathPrefix": "/b"}}},
+     {"Destination": {"Service": "dcs"}}]},
+)  # fmt: skip
+CHAINS = (
+    "web", "api", "top", "far", "sub", "dcs", "byname", "ext", "tcp-one", "nothing", "top?compile-dc=dc2",
+    "dcs?compile-dc=dc3", "api?stale", "far?consistent", "",
+)  # fmt: skip
+OVERRIDES: tuple[Any, ...] = (
+    {"OverrideProtocol": "tcp"}, {"OverrideProtocol": "grpc"}, {"OverrideMeshGateway": {"Mode": "remote"}},
+    {"override_mesh_gateway": {"mode": "local"}, "override_connect_timeout": "7s"}, {},
+    {"OverrideConnectTimeout": "5s"}, {"OverrideMeshGateway": {"Mode": "x"}}, {"OverrideConnectTimeout": "q"},
+    "", "{", "null", {"Bogus": 1}, {"OverrideProtocol": "HTTP", "OverrideConnectTimeout": 99},
+)  # fmt: skip
+
+
+def test_discovery_chains(pair: Pair) -> None:
+    """Also the hashes, of which proxies make the names of their clusters."""
+    for entry in CHAIN_ENTRIES:
+        compare(pair, "PUT", CONFIG, entry)
+    for name in CHAINS:
+        compare(pair, "GET", f"{CHAIN}/{name}")
+    for name in ("top", "far", "dcs", "nothing"):
+        for body in OVERRIDES:
+            compare(pair, "POST", f"{CHAIN}/{name}", body)
+    compare(pair, "PUT", f"{CHAIN}/x")
