@@ -17,6 +17,7 @@ from proconsul.drivers.gossip import keyring_file
 from proconsul.drivers.tls_config import AutoTls, TlsConfig, TlsContexts, load_pair
 from proconsul.services.acl_settings import AclSettings
 from proconsul.services.agent.cache import CacheOptions
+from proconsul.services.agent.check_probes import AgentTls
 from proconsul.services.agent.config import AgentSettings, ClientConfig
 from proconsul.services.agent.tokens import Kind
 from proconsul.services.server.config import GossipSettings, Identity, ServerConfig
@@ -75,12 +76,11 @@ def https_context(tls: Tls, auto: AutoTls | None = None) -> ssl.SSLContext:
         raise ConfigError(
             f"cert_file, key_file or ca_file cannot be used for HTTPS: {error}"
         ) from error
-    return context
     if auto is not None:
         show_on_https(context, tls, auto)
+    return context
 
 
-def _memberlist(
 def show_on_https(context: ssl.SSLContext, tls: Tls, auto: AutoTls) -> None:
     """Let HTTPS show AutoEncrypt's certificate, unless one is configured, and trust its CAs."""
     if not tls.has_certificate:
@@ -93,6 +93,7 @@ def show_on_https(context: ssl.SSLContext, tls: Tls, auto: AutoTls) -> None:
                 raise ConfigError(f"a CA that the servers gave cannot be used: {error}") from error
 
 
+def _memberlist(
     base: MemberlistConfig, tuning: GossipTuning, config: AgentConfig, keyring: Keyring | None
 ) -> MemberlistConfig:
     return dataclasses.replace(
@@ -242,8 +243,8 @@ def server_config(config: AgentConfig, replication_token: Callable[[], str]) -> 
         acl=acl_settings(config),
         connect_enabled=config.connect.enabled,
         ca_config=config.connect.ca_config,
-        mesh_gateway_federation=config.federates_through_gateways,
         auto_encrypt=config.auto_encrypt.allow_tls,
+        mesh_gateway_federation=config.federates_through_gateways,
         federation_prune_s=config.federation_state_prune_interval_s,
         replication_token=replication_token,
     )
@@ -258,8 +259,8 @@ def client_config(config: AgentConfig) -> ClientConfig:
         acl=acl_settings(config),
         data_dir=_data_dir(config),
         rejoin_after_leave=config.rejoin_after_leave,
-        rpc_hold_s=config.rpc_hold_timeout_s,
         auto_encrypt=config.auto_encrypt.tls,
+        rpc_hold_s=config.rpc_hold_timeout_s,
         rpc_rate=config.limits.rpc_rate,
         rpc_burst=config.limits.rpc_max_burst,
     )
@@ -280,6 +281,10 @@ def agent_settings(config: AgentConfig) -> AgentSettings:
         check_update_interval_s=checks.update_interval_s,
         check_output_max=checks.output_max_size,
         discard_check_output=checks.discard_output,
+        remote_scripts=checks.enable_script_checks,
+        local_scripts=checks.enable_local_script_checks,
+        check_tls=_check_tls(config),
+        grpc_probe=_grpc_probe,
         deregister_after_min_s=checks.deregister_interval_min_s,
         check_reap_s=checks.reap_interval_s,
         coordinate_min_s=config.sync_coordinate_interval_min_s,
@@ -288,6 +293,27 @@ def agent_settings(config: AgentConfig) -> AgentSettings:
         remote_exec=not config.disable_remote_exec,
         cache=CacheOptions(config.cache.entry_fetch_rate, config.cache.entry_fetch_max_burst),
     )
+
+
+def _check_tls(config: AgentConfig) -> AgentTls | None:
+    """The agent's own certificates for its probes, if they are to use them."""
+    if not config.checks.use_agent_tls:
+        return None
+    contexts = TlsContexts(tls_config(config))
+
+    def context(verify: bool) -> ssl.SSLContext:
+        found = contexts.client(verify=verify)
+        found.check_hostname = verify
+        return found
+
+    return AgentTls(context, config.tls.server_name or config.node_name)
+
+
+async def _grpc_probe(target: str, timeout_s: float, use_tls: bool, skip_verify: bool) -> None:
+    """grpc is large: it is loaded with the first check that needs it."""
+    from proconsul.interfaces.xds.health_probe import probe
+
+    await probe(target, timeout_s, use_tls, skip_verify)
 
 
 def after_reload(old: AgentConfig, new: AgentConfig) -> AgentConfig:
