@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from proconsul.app import build
+from proconsul.app.watches import Plan, Watches, parse_plans
 from proconsul.config.load import load_config
 from proconsul.config.model import AgentConfig, ListenAddress
 from proconsul.config.reload import reloadable
@@ -84,6 +85,7 @@ class _Process:
         self._failure: Exception | None = None
         self._resolver: Resolver | None = None
         self._http: HttpServer | None = None
+        self._watches: Watches | None = None
         self._automatic: AutoEncrypt | None = None
         self._dns: DnsInterface | None = None
 
@@ -149,7 +151,9 @@ class _Process:
 
     async def _serve_http(self, agent: Agent) -> None:
         config = self._config
+        plans = _watch_plans(config)
         api = build_api(agent, http_config(config, lambda: self._tokens.default))
+        self._watches = Watches(api, self._scope)
         server = self._http = HttpServer(
             api,
             admit=api.admit,
@@ -163,6 +167,7 @@ class _Process:
             context = self._https_context()
             for address in config.addresses.https:
                 await self._listen(server, address, context, "https")
+        self._watches.run(plans)
 
     async def _get_certificate(self, agent: Agent) -> bool:
         """False if the process was told to end before there was one."""
@@ -344,6 +349,7 @@ class _Process:
         loaded = await asyncio.to_thread(load_config, old.argv)
         new = loaded.config
         services, checks = definitions(new)  # before anything is taken over: they may be wrong
+        plans = _watch_plans(new)
         changes = reloadable(old, new)
         for path in changes.needs_restart:
             log.warning("changed setting needs a restart of the agent to take effect: %s", path)
@@ -364,6 +370,8 @@ class _Process:
         if isinstance(core, Server) and core.federation is not None and core.federation.refresher:
             core.federation.refresher.reload(new.primary_gateways)
         self._agent.registrations.reload(services, checks)
+        if self._watches is not None:
+            self._watches.run(plans)
         self._agent.anti_entropy.trigger_full()
         self._config = build.after_reload(old, new)
 
@@ -409,6 +417,11 @@ def http_config(config: AgentConfig, default_token: Callable[[], str]) -> HttpAp
         wan_join_disabled=config.federates_through_gateways,
         use_cache=config.http.use_cache,
     )
+
+
+def _watch_plans(config: AgentConfig) -> list[Plan]:
+    addresses = config.addresses
+    return parse_plans(config.watches, has_http=bool(addresses.http or addresses.https))
 
 
 def definitions(

@@ -124,6 +124,7 @@ class Builder:
             check_definitions=tuple(
                 check_body(tree, self._m.origin("checks")) for tree in get("checks", ())
             ),
+            watches=tuple(get("watches", ())),
         )
 
     def _ports(self) -> model.Ports:

@@ -377,6 +377,8 @@ class AgentConfig:
     """Each a body of `PUT /v1/agent/service/register` (Go's names, durations as "10s")."""
     check_definitions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     """Each a body of `PUT /v1/agent/check/register`."""
+    watches: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    """As `domain.watches.parse_watch` takes them."""
 
     argv: tuple[str, ...] = field(default=(), repr=False, compare=False)
     """The flags this was built from; a reload gives them to `load.load_config` again."""

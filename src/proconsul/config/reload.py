@@ -21,6 +21,7 @@ _RELOADABLE = frozenset(
         "primary_gateways",
         "service_definitions",
         "tls",
+        "watches",
         *(f"dns.{f.name}" for f in dataclasses.fields(Dns) if f.name not in {"domain", "alt_domain"}),
     }
 )
