@@ -314,7 +314,7 @@ class _Process:
         )
         if graceful and self._signals == 1:
             log.info("Gracefully shutting down agent...")
-            _ = self._scope.spawn("leave", self._agent.leave())
+            self._agent.depart()
             asyncio.get_running_loop().call_later(LEAVE_S_MAX, self._leave_too_slow)
             return
         self._exit_status = 0 if self._signals == 1 else 1

@@ -118,9 +118,9 @@ def test_registrations_reach_the_catalog_and_reports_follow(tmp_path: Path) -> N
             await changed
             await agent.service_changed("web", 0.01)
             await until(lambda: set(statuses(server, "s1")) == {"serfHealth", c.NODE_MAINTENANCE})
-            assert agent.services("") == {}
-            assert set(agent.checks("")) == {c.NODE_MAINTENANCE}
-            assert agent.service("web", "") is None
+            assert await agent.services("") == {}
+            assert set(await agent.checks("")) == {c.NODE_MAINTENANCE}
+            assert await agent.service("web", "") is None
 
     _run(test)
 
@@ -134,7 +134,7 @@ def test_a_service_that_is_critical_too_long_goes(tmp_path: Path) -> None:
             await agent.add_service(
                 definition, persist=True, replace_existing_checks=False, token=""
             )
-            await until(lambda: not agent.services(""))
+            await until(lambda: not agent.local.services())
 
     _run(test)
 
@@ -144,21 +144,20 @@ def test_views_for_http_and_info() -> None:
         agent = _agent("s1")
         async with _running(agent):
             await until(lambda: _server(agent).ready_for_consistent_reads)
-            info = agent.self_info("")
+            info = await agent.self_info("")
             assert info["Config"]["NodeName"] == "s1"
             assert info["Member"].name == "s1"
             assert info["xDS"]["SupportedProxies"]["envoy"]
             stats = agent.stats()
             assert stats["agent"]["check_ttls"] == "0"
             assert stats["raft"]["state"] == "Leader"
-            assert [m.name for m in agent.members(False, "", "")] == ["s1"]
-            assert list(agent.members(True, "", "")) == []
+            assert [m.name for m in await agent.members(False, "", "")] == ["s1"]
+            assert list(await agent.members(True, "", "")) == []
             with pytest.raises(SerfError, match="Must be a server to join WAN"):
                 await agent.join("127.0.0.1:1", True, "")
             with pytest.raises(DefinitionError, match="No node found with name 'x'"):
                 await agent.force_leave("x", False, "")
-            agent.check_agent_read("")
-            await agent.reload()
+            await agent.reload("")
             assert agent.reloads == ["s1"]  # type: ignore[attr-defined]
 
     _run(test)
@@ -178,7 +177,7 @@ def test_what_a_reload_changes_reaches_catalog_and_limits() -> None:
             )
             second.anti_entropy.trigger_full()
             await until(lambda: _meta(server, "c1") == {"rack": "2"})
-            assert second.self_info("")["Meta"] == {"rack": "2"}
+            assert (await second.self_info(""))["Meta"] == {"rack": "2"}
             assert second.local.discard_output
             plain.limit_calls(0.0, 0)
             request = DCSpecificRequest(datacenter="dc1")
@@ -209,7 +208,7 @@ def test_clients_register_through_servers_and_send_their_coordinates() -> None:
                 await second.federation_status("")
             report = await first.federation_status("")
             assert report
-            await second.leave()
+            second.depart()
             await second.stopped.wait()
             await until(lambda: server.store.catalog.node("c1").value is None)
 
@@ -225,7 +224,7 @@ def test_a_leave_that_fails_still_ends_the_agent() -> None:
                 raise SerfError("broken")
 
             agent.core.leave = broken  # type: ignore[method-assign]
-            await agent.leave()
+            await agent.leave("")
             await agent.stopped.wait()
 
     _run(test)

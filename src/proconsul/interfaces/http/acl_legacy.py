@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
-from proconsul.domain.errors import ACL_DISABLED, PERMISSION_DENIED
+from proconsul.domain.errors import ACL_DISABLED, PERMISSION_DENIED, PermissionDeniedError
 from proconsul.domain.go_decode import GoDecodeError, parse_json
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.drivers.http import Response
@@ -109,7 +109,8 @@ async def agent_token(api: HttpApi, ask: Ask) -> Response:
     """PUT /v1/agent/token/:kind"""
     if not api.config.acls_enabled:
         return text_answer(401, ACL_DISABLED)
-    api.agent.check_agent_write(api.token(ask))
+    if not (await api.agent.authorizer(api.token(ask))).agent_write(api.config.node_name):
+        raise PermissionDeniedError
     try:
         value = parse_json(ask.request.body)
     except GoDecodeError as error:

@@ -8,10 +8,11 @@ import socket
 import time
 from typing import Any
 
+from proconsul.domain.errors import PermissionDeniedError
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http import views
 from proconsul.interfaces.http.answers import text_answer
-from proconsul.interfaces.http.api import Answer, HttpApi
+from proconsul.interfaces.http.api import HttpApi
 from proconsul.interfaces.http.errors import HttpError, bad_request
 from proconsul.interfaces.http.query import Ask, parse_bool
 from proconsul.util.goquote import go_quote
@@ -20,28 +21,30 @@ from proconsul.util.metrics import PROMETHEUS_CONTENT_TYPE
 ALL_SEGMENTS = "_all"
 
 
-def self_(api: HttpApi, ask: Ask) -> Answer:
+async def self_(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/agent/self"""
-    info = dict(api.agent.self_info(api.token(ask)))
+    info = dict(await api.agent.self_info(api.token(ask)))
     found = info.get("Member")
     if found is not None and not isinstance(found, dict):
         info["Member"] = views.member(found)
     return api.json(ask, info)
 
 
-def members(api: HttpApi, ask: Ask) -> Answer:
+async def members(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/agent/members"""
     wan = bool(ask.first("wan"))
     segment = ask.first("segment")
     if wan and segment not in {"", ALL_SEGMENTS}:
         raise bad_request("Cannot provide a segment with wan=true")
-    found = api.agent.members(wan, segment, api.token(ask))
+    found = await api.agent.members(wan, segment, api.token(ask))
     return api.json(ask, [views.member(one) for one in found])
 
 
-def metrics(api: HttpApi, ask: Ask) -> Answer:
+async def metrics(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/agent/metrics"""
-    api.agent.check_agent_read(api.token(ask))
+    may = await api.agent.authorizer(api.token(ask))
+    if not may.agent_read(api.config.node_name):
+        raise PermissionDeniedError
     if not _wants_prometheus(ask):
         return api.json(ask, api.agent.metrics.summary())
     if api.config.prometheus_retention_s <= 0:
@@ -63,9 +66,10 @@ def _wants_prometheus(ask: Ask) -> bool:
     return False
 
 
-def host(api: HttpApi, ask: Ask) -> Answer:
+async def host(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/agent/host, the part that needs no more than the kernel's own figures."""
-    api.agent.check_agent_read(api.token(ask))
+    if not (await api.agent.authorizer(api.token(ask))).operator_read():
+        raise PermissionDeniedError
     pages = {name: os.sysconf(name) for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES", "SC_PAGESIZE")}
     total = pages["SC_PHYS_PAGES"] * pages["SC_PAGESIZE"]
     available = pages["SC_AVPHYS_PAGES"] * pages["SC_PAGESIZE"]

@@ -38,17 +38,17 @@ HASH_WAIT_S_MAX = 10 * 60.0
 _BAD_STATUS = "Status for checks must 'passing', 'warning', 'critical'"
 
 
-def services(api: HttpApi, ask: Ask) -> Answer:
+async def services(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/agent/services"""
-    found = api.agent.services(api.token(ask))
+    found = await api.agent.services(api.token(ask))
     found = create_filter(ask.first("filter"), NodeService).values(dict(found))
     return api.json(ask, {key: views.agent_service(one) for key, one in sorted(found.items())})
 
 
-def checks(api: HttpApi, ask: Ask) -> Answer:
+async def checks(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/agent/checks"""
     wanted = create_filter(ask.first("filter"), HealthCheck, judged_by_rows=True)
-    found = wanted.values(dict(api.agent.checks(api.token(ask))))
+    found = wanted.values(dict(await api.agent.checks(api.token(ask))))
     return api.json(ask, {key: views.check(one) for key, one in sorted(found.items())})
 
 
@@ -59,7 +59,7 @@ async def service(api: HttpApi, ask: Ask) -> Response:
     wait_s = min(wait_s, HASH_WAIT_S_MAX) if wait_s > 0 else HASH_WAIT_S_MAX
     deadline = time.monotonic() + wait_s
     while True:
-        found = api.agent.service(ask.rest, token)
+        found = await api.agent.service(ask.rest, token)
         if found is None:
             raise HttpError(404, f"unknown service ID: {ask.rest}")
         view = views.agent_service(found)
@@ -204,35 +204,32 @@ async def _update(api: HttpApi, ask: Ask, status: str, output: str) -> Response:
     return Response()
 
 
-def health_by_id(api: HttpApi, ask: Ask) -> Answer:
+async def health_by_id(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/agent/health/service/id/:id: 200, 429 or 503 by the worst check."""
     if not ask.rest:
         # Consul's own slip: it answers 500 here.
         raise HttpError(500, "Bad request: Missing serviceID")
-    token = api.token(ask)
-    if api.agent.service(ask.rest, token) is None:
+    found = await api.agent.service(ask.rest, api.token(ask))
+    if found is None:
         reason = f"ServiceId {ask.rest} not found"
         if _wants_text(ask):
             return Response(404, b"", _reason_head(reason) + JSON_HEAD)
         missing = {"AggregatedStatus": CRITICAL, "Service": None, "Checks": None}
         return api.json(ask, missing, _reason_head(reason), 404)
-    code, status, view = _service_health(api, ask.rest, token)
+    code, status, view = _service_health(api, found)
     if _wants_text(ask):
         return _status_text(code, status)
     return api.json(ask, view, _reason_head(status), code)
 
 
-def health_by_name(api: HttpApi, ask: Ask) -> Answer:
+async def health_by_name(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/agent/health/service/name/:name: all instances here, the worst state counts."""
     if not ask.rest:
         raise HttpError(500, "Bad request: Missing service Name")
-    token = api.token(ask)
     code, status = 404, f"ServiceName {ask.rest} Not Found"
     shown = []
-    for key, one in sorted(api.agent.services(token).items()):
-        if one.service != ask.rest:
-            continue
-        its_code, its_status, view = _service_health(api, key, token)
+    for one in await api.agent.services_named(ask.rest, api.token(ask)):
+        its_code, its_status, view = _service_health(api, one)
         shown.append(view)
         if code == 404 or its_code > code:
             code, status = its_code, its_status
@@ -241,16 +238,8 @@ def health_by_name(api: HttpApi, ask: Ask) -> Answer:
     return api.json(ask, shown, _reason_head(status), code)
 
 
-def _service_health(
-    api: HttpApi, service_id: str, token: str
-) -> tuple[int, str, dict[str, object]]:
-    service = api.agent.services(token)[service_id]
-    # The node's checks count for every service on it.
-    found = [
-        one
-        for _, one in sorted(api.agent.checks(token).items())
-        if one.service_id in {"", service_id}
-    ]
+def _service_health(api: HttpApi, service: NodeService) -> tuple[int, str, dict[str, object]]:
+    found = api.agent.checks_of(service.id)
     status = aggregated_status([(one.check_id, one.status) for one in found])
     code = {WARNING: 429, PASSING: 200}.get(status, 503)
     view: dict[str, object] = {

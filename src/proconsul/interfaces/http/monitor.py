@@ -16,9 +16,10 @@ from proconsul.interfaces.http.query import Ask
 log = logging.getLogger("proconsul.http")
 
 
-def monitor(api: HttpApi, ask: Ask) -> Response:
+async def monitor(api: HttpApi, ask: Ask) -> Response:
     """Lines at `?loglevel` (INFO) and above, as JSON with `?logjson`, until the client goes."""
-    if not api.agent.authorizer(api.token(ask)).agent_read(api.config.node_name):
+    may = await api.agent.authorizer(api.token(ask))
+    if not may.agent_read(api.config.node_name):
         raise PermissionDeniedError
     level = ask.first("loglevel") or "INFO"
     if not is_level(level):

@@ -179,7 +179,8 @@ async def event_list(api: HttpApi, ask: Ask) -> Response:
     """GET /v1/event/list: what this agent heard; `?index` waits for other than that."""
     wait_ns, seen = wait_options(ask)
     wait_s = min(wait_ns / 1e9 or WAIT_S_MAX, WAIT_S_MAX)
-    may, name = api.agent.authorizer(api.token(ask)).event_read, ask.first("name")
+    may = (await api.agent.authorizer(api.token(ask))).event_read
+    name = ask.first("name")
     events = api.agent.events
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:

@@ -80,23 +80,31 @@ class AgentPort(Protocol):
         """Save or restore the state of all servers; the second, to be closed, is the archive."""
         ...
 
-    def self_info(self, token: str) -> Mapping[str, Any]:
+    async def self_info(self, token: str) -> Mapping[str, Any]:
         """`Config`, `DebugConfig`, `Coord`, `Member`, `Stats`, `Meta`, and `xDS` if served."""
         ...
 
-    def members(self, wan: bool, segment: str, token: str) -> Sequence[MemberLike]: ...
+    async def members(self, wan: bool, segment: str, token: str) -> Sequence[MemberLike]: ...
 
-    def services(self, token: str) -> Mapping[str, NodeService]:
+    async def services(self, token: str) -> Mapping[str, NodeService]:
         """Local services by id, those that the token may read."""
         ...
 
-    def service(self, service_id: str, token: str) -> NodeService | None: ...
+    async def service(self, service_id: str, token: str) -> NodeService | None: ...
+
+    async def services_named(self, name: str, token: str) -> Sequence[NodeService]:
+        """Local instances of a service, by id."""
+        ...
+
+    def checks_of(self, service_id: str) -> Sequence[HealthCheck]:
+        """A service's checks and the node's, for whoever may read the service."""
+        ...
 
     async def service_changed(self, service_id: str, timeout_s: float) -> None:
         """Return once the local service changes or goes, at the latest after `timeout_s`."""
         ...
 
-    def checks(self, token: str) -> Mapping[str, HealthCheck]: ...
+    async def checks(self, token: str) -> Mapping[str, HealthCheck]: ...
 
     async def add_service(
         self,
@@ -137,16 +145,8 @@ class AgentPort(Protocol):
 
     async def reload(self, token: str) -> None: ...
 
-    def authorizer(self, token: str) -> Authorizer:
+    async def authorizer(self, token: str) -> Authorizer:
         """Rights of a token on this agent. Raises `ACL not found`."""
-        ...
-
-    def check_agent_read(self, token: str) -> None:
-        """Raises unless the token may read this agent (metrics, host)."""
-        ...
-
-    def check_agent_write(self, token: str) -> None:
-        """Raises unless the token may change this agent."""
         ...
 
     async def set_token(self, name: str, token: str) -> bool:

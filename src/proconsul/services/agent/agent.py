@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from proconsul import CONSUL_VERSION, VERSION
 from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, SerfError, UserEvent
-from proconsul.domain.acl import AllowAll, Authorizer
+from proconsul.domain.acl import Authorizer
 from proconsul.domain.catalog import HealthCheck, NodeService
 from proconsul.domain.coordinate import Coordinate, CoordinateUpdateRequest
 from proconsul.domain.definitions import CheckDefinition, DefinitionError, ServiceDefinition
@@ -24,6 +26,7 @@ from proconsul.drivers.clock import SystemClock
 from proconsul.drivers.gossip.pool import GossipPool, PoolEvent
 from proconsul.drivers.scope import TaskScope
 from proconsul.rpc.snapshot_stream import Answer
+from proconsul.services.agent.access import Access
 from proconsul.services.agent.alias_checks import AliasChecks
 from proconsul.services.agent.anti_entropy import AntiEntropy, NodeIdentity
 from proconsul.services.agent.cache import Cache
@@ -98,6 +101,7 @@ class Agent:
         self._runner = CheckRunner(self._check_result, self._scope, self._rng, probes, aliases)
         self.registrations = Registrations(settings, self.local, self._runner, self._clock)
         self.core = make_core(self._member_event)
+        self.access = Access(identity.node_name, self.core.acl, self.tokens, self.local)
         self.cache = Cache(self.rpc, self._scope, self._rng, metrics, settings.cache)
         self.anti_entropy = AntiEntropy(
             NodeIdentity(
@@ -147,7 +151,12 @@ class Agent:
         if self.settings.coordinates:
             _ = supervise("coordinates", self._send_coordinates)
 
-    async def leave(self, token: str = "") -> None:
+    async def leave(self, token: str) -> None:
+        """See `AgentPort.leave`."""
+        await self.access.require_agent_write(token)
+        self.depart()
+
+    def depart(self) -> None:
         """Leave gracefully; sets `stopped` when done. Returns at once."""
         _ = self._scope.spawn("leave", self._leave())
 
@@ -259,8 +268,9 @@ class Agent:
 
     # -- AgentPort: views ------------------------------------------------------------------
 
-    def self_info(self, token: str) -> Mapping[str, Any]:
+    async def self_info(self, token: str) -> Mapping[str, Any]:
         """See `AgentPort.self_info`."""
+        await self.access.require_agent_read(token)
         settings, identity = self.settings, self.settings.identity
         info: dict[str, Any] = {
             "Config": {
@@ -309,18 +319,34 @@ class Agent:
             **self.core.stats(),
         }
 
-    def members(self, wan: bool, segment: str, token: str) -> Sequence[Member]:
+    async def members(self, wan: bool, segment: str, token: str) -> Sequence[Member]:
         """See `AgentPort.members`."""
         pool = self.core.wan if wan else self.core.lan
-        return pool.members() if pool is not None else []
+        return await self.access.members(token, pool.members() if pool is not None else ())
 
-    def services(self, token: str) -> Mapping[str, NodeService]:
+    async def services(self, token: str) -> Mapping[str, NodeService]:
         """See `AgentPort.services`."""
-        return self.local.services()
+        return await self.access.services(token, self.local.services())
 
-    def service(self, service_id: str, token: str) -> NodeService | None:
+    async def service(self, service_id: str, token: str) -> NodeService | None:
         """See `AgentPort.service`."""
-        return self.local.service(service_id)
+        found = self.local.service(service_id)
+        if found is None:
+            await self.access.authorizer(token)  # a token that is none is refused first
+        else:
+            await self.access.require_service_read(token, found.service)
+        return found
+
+    async def services_named(self, name: str, token: str) -> list[NodeService]:
+        """See `AgentPort.services_named`."""
+        await self.access.require_service_read(token, name)
+        found = self.local.services().items()
+        return [service for _, service in sorted(found) if service.service == name]
+
+    def checks_of(self, service_id: str) -> list[HealthCheck]:
+        """See `AgentPort.checks_of`."""
+        found = sorted(self.local.checks().items())
+        return [check for _, check in found if check.service_id in ("", service_id)]
 
     async def service_changed(self, service_id: str, timeout_s: float) -> None:
         """See `AgentPort.service_changed`."""
@@ -340,19 +366,13 @@ class Agent:
         finally:
             unsubscribe()
 
-    def checks(self, token: str) -> Mapping[str, HealthCheck]:
+    async def checks(self, token: str) -> Mapping[str, HealthCheck]:
         """See `AgentPort.checks`."""
-        return self.local.checks()
+        return await self.access.checks(token, self.local.checks())
 
-    def authorizer(self, token: str) -> Authorizer:
+    async def authorizer(self, token: str) -> Authorizer:
         """See `AgentPort.authorizer`."""
-        return AllowAll()
-
-    def check_agent_read(self, token: str) -> None:
-        """See `AgentPort.check_agent_read`. Without ACLs everyone may."""
-
-    def check_agent_write(self, token: str) -> None:
-        """See `AgentPort.check_agent_write`. Without ACLs everyone may."""
+        return await self.access.authorizer(token)
 
     async def set_token(self, name: str, token: str) -> bool:
         """See `AgentPort.set_token`."""
@@ -367,6 +387,7 @@ class Agent:
 
     async def federation_status(self, token: str) -> Any:
         """See `AgentPort.federation_status`. A client asks nobody: only servers federate."""
+        await self.access.require_operator_read(token)
         if not isinstance(self.core, Server):
             raise DefinitionError(
                 "federation status is known to servers alone: ask a server's HTTP address"
@@ -387,40 +408,52 @@ class Agent:
         token: str,
     ) -> None:
         """See `AgentPort.add_service`."""
+        await self.access.vet_service(token, definition.service)
         self.registrations.add_service(
-            definition, persist=persist, replace_existing_checks=replace_existing_checks
+            msgspec.structs.replace(definition, token=token or definition.token),
+            persist=persist,
+            replace_existing_checks=replace_existing_checks,
         )
 
     async def remove_service(self, service_id: str, token: str) -> None:
         """See `AgentPort.remove_service`."""
+        await self.access.vet_service_update(token, service_id)
         self.registrations.remove_service(service_id)
 
     async def add_check(self, definition: CheckDefinition, *, persist: bool, token: str) -> None:
         """See `AgentPort.add_check`."""
+        check = definition.health_check(self.settings.identity.node_name)
+        await self.access.vet_check(token, check)
+        definition = msgspec.structs.replace(definition, token=token or definition.token)
         self.registrations.add_check(definition, persist=persist)
 
     async def remove_check(self, check_id: str, token: str) -> None:
         """See `AgentPort.remove_check`."""
+        await self.access.vet_check_update(token, check_id)
         self.registrations.remove_check(check_id)
 
     async def update_ttl(self, check_id: str, status: str, output: str, token: str) -> None:
         """See `AgentPort.update_ttl`."""
+        await self.access.vet_check_update(token, check_id)
         self.registrations.heartbeat(check_id, status, output)
 
     async def service_maintenance(
         self, service_id: str, enable: bool, reason: str, token: str
     ) -> None:
         """See `AgentPort.service_maintenance`."""
+        await self.access.vet_service_update(token, service_id)
         self.registrations.service_maintenance(service_id, enable=enable, reason=reason)
 
     async def node_maintenance(self, enable: bool, reason: str, token: str) -> None:
         """See `AgentPort.node_maintenance`."""
+        await self.access.require_node_write(token)
         self.registrations.node_maintenance(enable=enable, reason=reason)
 
     # -- AgentPort: pools ------------------------------------------------------------------
 
     async def join(self, address: str, wan: bool, token: str) -> None:
         """See `AgentPort.join`."""
+        await self.access.require_agent_write(token)
         await self._pool(wan).join([address])
 
     def _pool(self, wan: bool) -> GossipPool:
@@ -431,6 +464,7 @@ class Agent:
 
     async def force_leave(self, node: str, prune: bool, token: str) -> None:
         """See `AgentPort.force_leave`."""
+        await self.access.require_operator_write(token)
         known = {m.name for m in self.core.lan.members()}
         wan = self.core.wan
         wan_name = f"{node}.{self.settings.identity.datacenter}" if "." not in node else node
@@ -443,6 +477,7 @@ class Agent:
         if wan is not None and wan_known:
             wan.force_leave(wan_name, prune=prune)
 
-    async def reload(self, token: str = "") -> None:
+    async def reload(self, token: str) -> None:
         """See `AgentPort.reload`."""
+        await self.access.require_agent_write(token)
         await self._reload()

@@ -6,7 +6,7 @@ client's certificate is not compared: TLS has verified it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from proconsul.domain import intention as ixn
 from proconsul.domain import mesh_requests as mr
@@ -31,7 +31,7 @@ class AgentConnect:
         identity: Identity,
         caller: RpcCaller,
         leaves: LeafManager,
-        authorizer: Callable[[str], Authorizer],
+        authorizer: Callable[[str], Awaitable[Authorizer]],
     ) -> None:
         self._identity, self._caller = identity, caller
         self.leaves, self._authorizer = leaves, authorizer
@@ -55,14 +55,14 @@ class AgentConnect:
             raise AuthorizeRequestError("ClientCertURI not a valid Connect identifier") from None
         if not isinstance(client, spiffe.ServiceId):
             raise AuthorizeRequestError("ClientCertURI not a valid Service identifier")
-        if not self._authorizer(token).service_write(target):
+        if not (await self._authorizer(token)).service_write(target):
             raise PermissionDeniedError
         for intention in await self._intentions(target, token):
             if _concerns(intention, client):
                 return intention.action == ixn.ALLOW, f"Matched intention: {_described(intention)}"
         if not self._identity.acls_enabled:
             return True, "ACLs disabled, access is allowed by default"
-        allowed = self._authorizer("").intention_default_allow()
+        allowed = (await self._authorizer("")).intention_default_allow()
         return allowed, "Default behavior configured by ACLs"
 
     async def _intentions(self, target: str, token: str) -> list[ixn.Intention]:

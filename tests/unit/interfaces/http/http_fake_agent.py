@@ -11,6 +11,7 @@ import msgspec
 from proconsul.domain import catalog as c
 from proconsul.domain import federation as f
 from proconsul.domain import kv
+from proconsul.domain.acl import AllowAll, Authorizer
 from proconsul.domain.definitions import UnknownIdError
 from proconsul.domain.errors import DomainError, NoPathToDatacenterError
 from proconsul.util.metrics import Metrics
@@ -87,10 +88,10 @@ class FakeAgent:
         self.changed = asyncio.Event()
         return True
 
-    def self_info(self, token: str) -> Any:
-        return {"Config": {"NodeName": "n1"}, "Member": self.members(False, "", token)[0]}
+    async def self_info(self, token: str) -> Any:
+        return {"Config": {"NodeName": "n1"}, "Member": (await self.members(False, "", token))[0]}
 
-    def members(self, wan: bool, segment: str, token: str) -> Any:
+    async def members(self, wan: bool, segment: str, token: str) -> Any:
         if segment:
             raise DomainError("Network segments are not supported in this version of Consul")
         name = "n1.dc1" if wan else "n1"
@@ -102,10 +103,10 @@ class FakeAgent:
             )
         ]  # fmt: skip
 
-    def services(self, token: str) -> Any:
+    async def services(self, token: str) -> Any:
         return self.local
 
-    def service(self, service_id: str, token: str) -> Any:
+    async def service(self, service_id: str, token: str) -> Any:
         return self.local.get(service_id)
 
     async def service_changed(self, service_id: str, timeout_s: float) -> None:
@@ -114,7 +115,14 @@ class FakeAgent:
         except TimeoutError:
             pass
 
-    def checks(self, token: str) -> Any:
+    async def services_named(self, name: str, token: str) -> Any:
+        return [one for _, one in sorted(self.local.items()) if one.service == name]
+
+    def checks_of(self, service_id: str) -> Any:
+        found = sorted(self.local_checks.items())
+        return [one for _, one in found if one.service_id in {"", service_id}]
+
+    async def checks(self, token: str) -> Any:
         return self.local_checks
 
     async def add_service(self, definition: Any, **how: Any) -> None:
@@ -163,9 +171,10 @@ class FakeAgent:
     async def reload(self, token: str) -> None:
         self.calls.append(("reload", token))
 
-    def check_agent_read(self, token: str) -> None:
+    async def authorizer(self, token: str) -> Authorizer:
         if token == "bad":
             raise DomainError("ACL not found")
+        return AllowAll()
 
     async def federation_status(self, token: str) -> Any:
         return {"Datacenters": []}
