@@ -288,7 +288,8 @@ class World:
     def _agent_answers(self, host: Host) -> None:
         if not self.agent(host).running:
             raise WorldError(f"the agent of {host.name} has ended:\n{self.agent(host).tail()}")
-        self.api(host, 2.0).get("/v1/agent/self")
+        # What a token may do is known in a secondary only once the primary is reached
+        self.api(host, 2.0).get("/v1/acl/token/self" if self.spec.acl else "/v1/agent/self")
 
     def _publish_gateways(self) -> None:
         if self.spec.primary_gateway_name:
