@@ -98,8 +98,8 @@ class LeaderDuties:
                 _ = start("ca-renewal", secondary.renew_forever)
         if not identity.is_primary and (replicator := server.replicator) is not None:
             _ = start("federation-state-replication", replicator.run)
-        for name, run in mesh_replication.replicators(server).items():
-            _ = start(name, run)
+        for duty, follow in mesh_replication.replicators(server).items():
+            _ = start(duty, follow)
         if config.federation_anti_entropy:
             sync = FederationStateAntiEntropy(server.federation_server, server.unix_ns)
             _ = start("federation-state-anti-entropy", sync.run)

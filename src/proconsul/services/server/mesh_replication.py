@@ -8,7 +8,7 @@ every write would wake every proxy.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -43,7 +43,7 @@ def intentions_datacenter(server: Server) -> str:
     return ""
 
 
-def replicators(server: Server) -> dict[str, Callable[[], object]]:
+def replicators(server: Server) -> dict[str, Callable[[], Awaitable[None]]]:
     """The loops of a secondary's leader, by name."""
     if server.config.identity.is_primary:
         return {}
