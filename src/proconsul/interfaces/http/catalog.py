@@ -134,8 +134,16 @@ def services(api: HttpApi, ask: Ask) -> Answer:
 
 def service(api: HttpApi, ask: Ask) -> Answer:
     """GET /v1/catalog/service/:name"""
+    return _instances(api, ask, service_request(api, ask))
+
+
+def connect(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/catalog/connect/:name, the instances that speak for the service in the mesh."""
+    return _instances(api, ask, msgspec.structs.replace(service_request(api, ask), connect=True))
+
+
+def _instances(api: HttpApi, ask: Ask, request: ServiceSpecificRequest) -> Answer:
     count(api, "Catalog.ServiceNodes")
-    request = service_request(api, ask)
 
     def render(out: IndexedServiceNodes) -> Response:
         head = api.meta(out, request)

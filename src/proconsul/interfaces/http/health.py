@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from proconsul.domain.catalog import (
     PASSING,
     CheckServiceNode,
     IndexedCheckServiceNodes,
     IndexedHealthChecks,
 )
-from proconsul.domain.options import ChecksInStateRequest, DCSpecificRequest, QueryOptions
+from proconsul.domain.options import (
+    ChecksInStateRequest,
+    DCSpecificRequest,
+    QueryOptions,
+    ServiceSpecificRequest,
+)
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http import views
 from proconsul.interfaces.http.api import Answer, HttpApi
@@ -53,7 +60,20 @@ def _checks(api: HttpApi, ask: Ask, method: str, request: QueryOptions) -> Answe
 
 def service(api: HttpApi, ask: Ask) -> Answer:
     """GET /v1/health/service/:name, all instances or only those with every check passing."""
-    request = service_request(api, ask)
+    return _instances(api, ask, service_request(api, ask))
+
+
+def connect(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/health/connect/:name, the instances that speak for the service in the mesh."""
+    return _instances(api, ask, replace(service_request(api, ask), connect=True))
+
+
+def ingress(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/health/ingress/:name, the gateways that let others in to the service."""
+    return _instances(api, ask, replace(service_request(api, ask), ingress=True))
+
+
+def _instances(api: HttpApi, ask: Ask, request: ServiceSpecificRequest) -> Answer:
     only_passing = False
     if ask.has("passing"):
         raw = ask.first("passing")

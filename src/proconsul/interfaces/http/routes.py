@@ -23,6 +23,7 @@ from proconsul.interfaces.http import (
     session,
     snapshot,
     txn,
+    ui,
 )
 from proconsul.interfaces.http.api import Handler, HttpApi, Route
 from proconsul.interfaces.http.ports import AgentPort, HttpApiConfig
@@ -134,6 +135,12 @@ def routes() -> dict[str, Route]:
             operator.autopilot_configuration,
         ),
         ("/v1/operator/autopilot/health", GET, operator.server_health),
+        ("/v1/catalog/connect/", GET, catalog.connect),
+        ("/v1/health/connect/", GET, health.connect),
+        ("/v1/health/ingress/", GET, health.ingress),
+        ("/v1/internal/ui/nodes", GET, ui.nodes),
+        ("/v1/internal/ui/node/", GET, ui.node),
+        ("/v1/internal/ui/services", GET, ui.services),
         ("/v1/health/node/", GET, health.node),
         ("/v1/health/checks/", GET, health.checks),
         ("/v1/health/state/", GET, health.state),
