@@ -399,6 +399,13 @@ def _put_name(out: bytearray, name: Name, seen: dict[Name, int] | None, *, compr
     out.append(0)
 
 
+def short_record(record: Record) -> bytes:
+    """A record of the question's own name with plain data, as it is in a compressed message."""
+    data = b"".join(part for part in record.data if isinstance(part, bytes))
+    head = _RECORD_TAIL.pack(record.rtype, record.rclass, record.ttl, len(data))
+    return _QUESTION_POINTER + head + data
+
+
 def record_bytes(record: Record, own: Name) -> int:
     """The record's size in a message that is not compressed."""
     size = name_bytes(own if record.name is None else record.name) + _RECORD_TAIL.size

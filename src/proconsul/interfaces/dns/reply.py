@@ -17,6 +17,10 @@ TCP_BYTES = 65523
 TCP_RECORDS_MAX = 4096
 TCP_SRV_RECORDS_MAX = 1024
 """More SRV records never fit."""
+SRV_BYTES_MIN = 18
+"""Of an SRV record beside its target, whose name is never compressed."""
+BYTES_BEYOND = 256
+"""By so much an answer is allowed to be too large before it is cut."""
 _NEARLY_FULL = 10
 _FAR_TOO_LARGE = 100
 _UDP_SPARE = 7
@@ -33,6 +37,12 @@ class Reply:
     answer: list[Record] = field(default_factory=list)
     authority: list[Record] = field(default_factory=list)
     additional: list[Record] = field(default_factory=list)
+    is_repeatable: bool = True
+    """Whether everyone who asks the same may have it until the state changes."""
+    pool: list[Record] = field(default_factory=list)
+    """What the answer was drawn from by lot, if it consists of nothing else."""
+    drawn: int = 0
+    """How many were drawn."""
 
     def size(self, compress: bool, at_most: int) -> int:
         """Bytes of the message; exact only where it does not fit `at_most` without compression."""
@@ -53,6 +63,13 @@ def udp_answers_max(settings: DnsSettings) -> int:
     return min(UDP_ANSWERS_MAX, settings.udp_answer_limit)
 
 
+def bytes_max(edns: dns.Edns | None, *, tcp: bool) -> int:
+    """How large an answer may be."""
+    if tcp:
+        return TCP_BYTES
+    return max(UDP_BYTES, edns.udp_bytes if edns is not None else 0)
+
+
 def trim(
     reply: Reply, settings: DnsSettings, edns: dns.Edns | None, *, tcp: bool, dropped: bool
 ) -> None:
@@ -65,7 +82,7 @@ def trim(
         before = len(reply.answer)
         _fit(reply, TCP_BYTES, TCP_BYTES, reply.compress)
     else:
-        at_most = max(UDP_BYTES, edns.udp_bytes if edns is not None else 0)
+        at_most = bytes_max(edns, tcp=False)
         compress = reply.compress
         limit = udp_answers_max(settings)
         if at_most == UDP_BYTES and before > limit:
@@ -132,7 +149,7 @@ class _Additional:
         for record in answer:
             if record.rtype != dns.SRV:
                 continue
-            target = dns.lower(_target(record))
+            target = dns.lower(srv_target(record))
             while target not in resolved:
                 resolved.add(target)
                 found = self._by_name.get(target)
@@ -141,9 +158,10 @@ class _Additional:
                 yield found
                 if found.rtype != dns.CNAME:
                     break
-                target = dns.lower(_target(found))
+                target = dns.lower(srv_target(found))
 
 
-def _target(record: Record) -> Name:
+def srv_target(record: Record) -> Name:
+    """The name that an SRV or CNAME record leads to."""
     last = record.data[-1]
     return last if isinstance(last, tuple) else ()

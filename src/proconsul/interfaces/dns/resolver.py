@@ -27,7 +27,17 @@ from proconsul.interfaces.dns.instances import (
 )
 from proconsul.interfaces.dns.lookups import Lookups, rcode_of
 from proconsul.interfaces.dns.recursion import Recursion
-from proconsul.interfaces.dns.reply import UDP_BYTES, Reply, trim, udp_answers_max
+from proconsul.interfaces.dns.reply import (
+    BYTES_BEYOND,
+    SRV_BYTES_MIN,
+    TCP_SRV_RECORDS_MAX,
+    UDP_BYTES,
+    Reply,
+    bytes_max,
+    srv_target,
+    trim,
+    udp_answers_max,
+)
 from proconsul.interfaces.dns.settings import DnsSettings
 from proconsul.util.clock import Rng
 from proconsul.util.errors import ProconsulError, WireError
@@ -87,9 +97,9 @@ class Resolver:
         qtype = ask.question.qtype
         if qtype == dns.SOA:
             reply.answer = [self._soa()]
-            reply.authority, reply.additional = await self._nameservers(ask)
+            reply.authority, reply.additional = await self._nameservers(ask, reply)
         elif qtype == dns.NS:
-            reply.answer, reply.additional = await self._nameservers(ask)
+            reply.answer, reply.additional = await self._nameservers(ask, reply)
         elif qtype == dns.AXFR:
             reply.rcode = dns.NOTIMP
         else:
@@ -105,6 +115,7 @@ class Resolver:
             case NodeLookup() as lookup:
                 await self._node(ask, lookup, reply)
             case QueryLookup() as lookup:
+                reply.is_repeatable = False  # the asker's address may count
                 await self._query(ask, lookup, reply)
                 return False
             case AddressLookup(address):
@@ -176,11 +187,14 @@ class Resolver:
             return
         instances, dropped = found.instances, False
         if found.plain:
+            reply.pool = [one.answer[0] for one in instances]
             instances, dropped = self._drawn(ask, instances)
+            reply.drawn = len(instances)
         elif not filtered:
+            reply.is_repeatable = len(instances) <= 1
             instances = self._rng.sample(instances, len(instances))
         if ask.question.qtype == dns.SRV:
-            await self._srv(ask, shape, instances, reply)
+            dropped = await self._srv(ask, shape, instances, reply)
         else:
             await self._addresses(ask, shape, instances, reply)
         trim(reply, self.settings, ask.edns, tcp=ask.tcp, dropped=dropped)
@@ -250,17 +264,23 @@ class Resolver:
         if not reply.answer:
             reply.answer = aliased
 
-    async def _srv(self, ask: Ask, shape: Shape, instances: list[Instance], reply: Reply) -> None:
+    async def _srv(self, ask: Ask, shape: Shape, instances: list[Instance], reply: Reply) -> bool:
+        """Whether instances were left out that cannot fit by any reckoning."""
         seen: set[Hashable] = set()
+        room = bytes_max(ask.edns, tcp=ask.tcp) + BYTES_BEYOND
         for found in instances:
             if found.key in seen:
                 continue
             seen.add(found.key)
             instance = _not_itself(ask.question.name, found)
+            room -= SRV_BYTES_MIN + dns.name_bytes(srv_target(instance.answer[0]))
+            if room < 0:
+                return len(reply.answer) < TCP_SRV_RECORDS_MAX
             reply.answer.extend(instance.answer)
             if instance.alias is not None:
                 reply.additional.extend(await self._alias(ask, instance.alias, shape.ttl))
             reply.additional.extend(instance.additional)
+        return False
 
     async def _alias(self, ask: Ask, alias: Name, ttl: int) -> list[Record]:
         """What an alias leads to, with our TTL."""
@@ -319,7 +339,7 @@ class Resolver:
             return []
         return [Record(name, dns.CNAME, ttl, (alias,)), *await self._follow(ask, alias)]
 
-    async def _nameservers(self, ask: Ask) -> tuple[list[Record], list[Record]]:
+    async def _nameservers(self, ask: Ask, reply: Reply) -> tuple[list[Record], list[Record]]:
         """Up to three servers as NS records, and their addresses."""
         settings = self.settings
         try:
@@ -332,6 +352,7 @@ class Resolver:
         ]
         if not rows:
             log.warning("no servers found")
+        reply.is_repeatable = len(rows) == 1
         self._rng.shuffle(rows)
         records: list[Record] = []
         glue: list[Record] = []
@@ -400,6 +421,7 @@ class Resolver:
         self._nothing(reply, rcode_of(error))
 
     def _nothing(self, reply: Reply, rcode: int) -> None:
+        reply.is_repeatable = rcode == dns.NXDOMAIN
         if rcode == dns.NXDOMAIN:
             reply.authority.append(self._soa())
         reply.rcode = rcode

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from proconsul.interfaces.dns.kept import KeptAnswers
 from proconsul.interfaces.dns.lookups import Lookups, MustWait
 from proconsul.interfaces.dns.recursion import Recursion
 from proconsul.interfaces.dns.reply import Reply
@@ -51,9 +52,16 @@ class DnsServer:
         self._recursion = Recursion(settings, self._exchange, self._rng)
         self._resolver = Resolver(settings, self._recursion, self._rng, self._unix_s)
         self._labels = (("node", settings.node_name),)
+        self._kept = KeptAnswers(self._agent, self._rng, self._clock)
 
     def handle(self, data: bytes, source_ip: str, tcp: bool) -> Outcome:
         """The answer to a message; None for silence; else what gives it when run as a task."""
+        if self._settings.allow_stale:
+            started = self._clock()
+            kept = self._kept.get(data, tcp)
+            if kept is not None:
+                self._timed("consul.dns.domain_query", started)
+                return kept
         try:
             message_id, flags, counts = dns.peek_header(data)
         except WireError:
@@ -104,12 +112,15 @@ class DnsServer:
             running.close()
         return None
 
-    async def _resolved(self, _data: bytes, message: dns.Message, ask: Ask) -> bytes | None:
+    async def _resolved(self, data: bytes, message: dns.Message, ask: Ask) -> bytes | None:
         started = self._clock()
         reply = Reply(ask.question, not self._settings.disable_compression)
         is_global = await self._resolver.answer(ask, reply)
         self._timed("consul.dns.domain_query", started)
-        return self._encoded(message, reply, is_global=is_global)
+        answer = self._encoded(message, reply, is_global=is_global)
+        if ask.lookups.now and reply.rcode != dns.SERVFAIL:
+            self._kept.put(data, ask.tcp, reply, answer)
+        return answer
 
     async def _pointed(self, data: bytes, message: dns.Message, ask: Ask) -> bytes | None:
         started = self._clock()
@@ -132,7 +143,7 @@ class DnsServer:
         flags = _reply_flags(message.flags, dns.SERVFAIL) | dns.RA
         return dns.encode(message.id, flags, question, ((), (), additional))
 
-    def _encoded(self, message: dns.Message, reply: Reply, *, is_global: bool) -> bytes | None:
+    def _encoded(self, message: dns.Message, reply: Reply, *, is_global: bool) -> bytes:
         edns = message.edns
         if edns is not None:
             everyone = is_global or reply.rcode in _SCOPELESS or edns.subnet is None

@@ -26,6 +26,10 @@ class DnsAgent(Protocol):
         """What `rpc` gives, if it can be had without waiting; else None."""
         ...
 
+    def state_version(self) -> int | None:
+        """Changes with every change of what `try_rpc` answers from; None if it never does."""
+        ...
+
     async def rpc(self, method: str, request: Any) -> Any:
         """Call an endpoint wherever it is served. Raises `ProconsulError`, `TimeoutError`."""
         ...

@@ -251,6 +251,11 @@ class Agent:
         core = self.core
         return core.try_call(method, request) if isinstance(core, Server) else None
 
+    def state_version(self) -> int | None:
+        """See `interfaces.dns.settings.DnsAgent.state_version`."""
+        core = self.core
+        return core.store.version if isinstance(core, Server) else None
+
     async def rpc(self, method: str, request: Any) -> Any:
         """See `AgentPort.rpc`."""
         return await self.core.call(method, request)

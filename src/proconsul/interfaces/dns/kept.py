@@ -1,0 +1,79 @@
+"""Answers that stay true until the next commit, encoded once and sent to all who ask the same.
+
+What is asked for most is asked for again and again within moments. An answer without a choice is kept
+as bytes; one that is a choice among equal addresses is kept as the pool they are drawn from. At most
+a second old: rights may change without a commit here, and the zone's serial number is the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from proconsul.interfaces.dns.reply import Reply
+from proconsul.interfaces.dns.settings import DnsAgent
+from proconsul.util.clock import Rng
+from proconsul.wire import dns
+
+ENTRIES_MAX = 1024
+REQUEST_BYTES_MAX = 512
+"""Longer questions are not worth their memory."""
+POOL_MAX = 4096
+
+
+class Pool(NamedTuple):
+    """`held` of the records, in any order, between what comes before and after them."""
+
+    head: bytes
+    records: list[bytes]
+    held: int
+    tail: bytes
+
+
+class KeptAnswers:
+    """By the question's bytes, without its id."""
+
+    def __init__(self, agent: DnsAgent, rng: Rng, clock: Callable[[], float]) -> None:
+        self._agent, self._rng, self._clock = agent, rng, clock
+        self._version: int | None = -1
+        self._second = 0
+        self._answers: dict[tuple[bytes, bool], bytes | Pool] = {}
+
+    def get(self, request: bytes, tcp: bool) -> bytes | None:
+        """The answer, if it is known and still true."""
+        version, second = self._agent.state_version(), int(self._clock())
+        if version != self._version or second != self._second:
+            self._version, self._second = version, second
+            self._answers.clear()
+            return None
+        found = self._answers.get((request[2:], tcp))
+        if found is None:
+            return None
+        if type(found) is bytes:
+            return request[:2] + found
+        assert isinstance(found, Pool)
+        drawn = b"".join(self._rng.sample(found.records, found.held))
+        return b"".join((request[:2], found.head, drawn, found.tail))
+
+    def put(self, request: bytes, tcp: bool, reply: Reply, answer: bytes) -> None:
+        """Keep an answer that was had without waiting, if it may be given again."""
+        if self._version is None or not reply.is_repeatable or len(request) > REQUEST_BYTES_MAX:
+            return
+        kept: bytes | Pool | None = answer[2:]
+        if reply.pool:
+            kept = _pool(reply, answer)
+        if kept is not None and len(self._answers) < ENTRIES_MAX:
+            self._answers[request[2:], tcp] = kept
+
+
+def _pool(reply: Reply, answer: bytes) -> Pool | None:
+    """None where records are not all of one size, or what fits had to be found out."""
+    held = len(reply.answer)
+    records = [dns.short_record(record) for record in reply.pool]
+    size = len(records[0])
+    if not reply.compress or held != reply.drawn or len(records) > POOL_MAX:
+        return None
+    if any(len(record) != size for record in records):
+        return None
+    start = dns.HEADER_BYTES + dns.name_bytes(reply.question.name) + 4
+    return Pool(answer[2:start], records, held, answer[start + held * size :])
