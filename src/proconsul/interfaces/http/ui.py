@@ -45,7 +45,7 @@ async def node(api: HttpApi, ask: Ask) -> Response:
     request = NodeSpecificRequest(node=ask.rest, **options)
     out: IndexedNodeDump = await _asked(api, "Internal.NodeInfo", request)
     if not out.dump:
-        return Response(404, head=api.meta(out))
+        return Response(404)
     return api.json(ask, views.node_info(out.dump[0]), api.meta(out))
 
 
