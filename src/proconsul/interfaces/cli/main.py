@@ -22,6 +22,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         f"{_CLI}.catalog:SERVICES",
         "Lists all registered services in a datacenter",
     ),
+    "connect ca get-config": (
+        f"{_CLI}.connect_ca:GET",
+        "Display the current Connect Certificate Authority (CA) configuration",
+    ),
+    "connect ca set-config": (
+        f"{_CLI}.connect_ca:SET",
+        "Modify the current Connect CA configuration",
+    ),
     "connect envoy": (f"{_CLI}.connect_envoy:run", "Runs or configures Envoy"),
     "dev": ("proconsul.app.dev:run", "Runs a world of federated datacenters on this machine"),
     "exec": (f"{_CLI}.exec:EXEC", "Executes a command on Consul nodes"),
