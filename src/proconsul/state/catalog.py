@@ -21,7 +21,7 @@ from proconsul.domain.catalog import (
     RegisterRequest,
 )
 from proconsul.domain.validate import check_service_meta
-from proconsul.state import sessions
+from proconsul.state import gateways, sessions
 from proconsul.state.errors import MISSING_NODE, MISSING_SERVICE, StateError
 from proconsul.state.tables import (
     CHECKS,
@@ -175,6 +175,7 @@ def ensure_service(tx: Transaction, node: str, service: NodeService) -> None:
         )
     if node.lower() not in tx.t.nodes:
         raise StateError(MISSING_NODE)
+    gateways.service_written(tx, service)
     weights = service.weights
     row = replace(
         service,
@@ -248,6 +249,7 @@ def delete_service(tx: Transaction, node: str, service_id: str) -> None:
         if service_index(row.service) in t.index:
             tx.remove(t.index, service_index(row.service))
         tx.bump(EXTINCTION)
+        gateways.service_vanished(tx, row.service)
 
 
 def _raise_service(tx: Transaction, row: NodeService, index: int | None = None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 
 from proconsul.domain.catalog import (
     ANY_STATE,
+    TERMINATING_GATEWAY,
     CheckServiceNode,
     HealthCheck,
     Node,
@@ -19,6 +20,7 @@ from proconsul.state.catalog import kind_index, service_index
 from proconsul.state.tables import (
     CHECKS,
     EXTINCTION,
+    GATEWAY_SERVICES,
     NODES,
     SERVICES,
     InstanceKey,
@@ -133,7 +135,7 @@ class CatalogQueries:
         if address and not name:
             return self._at_address(t, address)
         keys, names = self._instances(t, name, connect)
-        index = self._service_index(t, name, names, checks=False)
+        index = self._service_index(t, name, names, connect, checks=False)
         rows = []
         for key in keys:
             node, service = t.nodes[key[0]], t.services[key[0]][key[1]]
@@ -162,7 +164,7 @@ class CatalogQueries:
         """
         t = self._tables()
         keys, names = self._instances(t, name, connect)
-        index = self._service_index(t, name, names, checks=True)
+        index = self._service_index(t, name, names, connect, checks=True)
         tags = tuple(tags)
         rows = [
             _check_service_node(t, key)
@@ -177,22 +179,34 @@ class CatalogQueries:
     ) -> tuple[list[InstanceKey], dict[str, None]]:
         groups = t.connect_names if connect else t.service_names
         keys = sorted(groups.get(name.lower(), ()))
+        if connect:  # terminating gateways answer for services without proxies
+            for at in sorted(t.gateway_names.get(name.lower(), ())):
+                if t.gateway_services[at].gateway_kind == TERMINATING_GATEWAY:
+                    keys += sorted(t.service_names.get(at[0], ()))
         return keys, {t.services[node][service].service: None for node, service in keys}
 
     def _service_watch(self, name: str, names: Iterable[str], connect: bool) -> Watch:
-        own = ("connect" if connect else "service", name.lower())
-        return self._watch(own, *(("service", other.lower()) for other in names))
+        own: list[Hashable] = [("connect" if connect else "service", name.lower())]
+        if connect:
+            own.append(GATEWAY_SERVICES)
+        return self._watch(*own, *(("service", other.lower()) for other in names))
 
     @staticmethod
-    def _service_index(t: Tables, name: str, names: dict[str, None], *, checks: bool) -> int:
+    def _service_index(
+        t: Tables, name: str, names: dict[str, None], connect: bool, *, checks: bool
+    ) -> int:
         """Of the named services the highest; of a missing one, when a service last vanished."""
         tables = (NODES, SERVICES, CHECKS) if checks else (NODES, SERVICES)
+        least = 1
+        if connect:
+            behind = (t.gateway_services[at] for at in t.gateway_names.get(name.lower(), ()))
+            least = max(1, *(one.modify_index for one in behind))
         if not names and EXTINCTION in t.index:
-            return max(t.index[EXTINCTION], 1)
+            return max(t.index[EXTINCTION], least)
         found = [
             t.index.get(service_index(one)) or t.max_index(*tables) for one in names or (name,)
         ]
-        return max(*found, 1)
+        return max(*found, least)
 
     def service_dump(self, kind: str | None = None) -> Answer[list[CheckServiceNode]]:
         """All instances with nodes and checks, or those of one kind ("" is typical)."""

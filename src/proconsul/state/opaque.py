@@ -3,7 +3,7 @@
 Config entries, intentions, prepared queries and the ACL tables are written by real peers' commands
 and by their snapshots. They are kept as decoded maps (`state/rows`), keyed as Consul keys them,
 with the create and modify index that Consul would give them, and written back into snapshots in
-Consul's form. Nothing is derived from config entries (gateway service lists).
+Consul's form. From the config entries of gateways the table of their services is derived (`gateways`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from proconsul.domain.base import decode
 from proconsul.domain.messages import MessageType
 from proconsul.domain.prepared_query import PreparedQuery
 from proconsul.domain.query_template import CompiledTemplate, TemplateError, UnsupportedTemplate
-from proconsul.state import acl, config_graph
+from proconsul.state import acl, config_graph, gateways
 from proconsul.state.errors import StateError
 from proconsul.state.rows import INTENTIONS, KINDS, QUERIES, Kind, Row, as_map, delete, put
 from proconsul.state.tables import CONFIG_ENTRIES, Transaction
@@ -154,6 +154,8 @@ def restore(tx: Transaction, type_: MessageType, body: bytes) -> None:
     """Put a snapshot's row as it is."""
     if type_ is MessageType.CONFIG_ENTRY:
         _, row = _split_config_entry(body)
+        if row.get(b"Kind") in gateways.KINDS:
+            gateways.entry_written(tx, None, row, msgpack.as_uint(row.get(b"ModifyIndex")))
         tx.put(tx.t.config_entries, _entry_key(row), row)
         return
     row = as_map(msgpack.unpack(body))
@@ -201,6 +203,8 @@ def _apply_config_entry(tx: Transaction, body: bytes) -> bool | None:
     if op == b"delete":
         if existing is not None:
             config_graph.check(tx, key, None)
+            if row.get(b"Kind") in gateways.KINDS:
+                gateways.entry_deleted(tx, key[1])
             tx.remove(tx.t.config_entries, key)
             tx.bump(CONFIG_ENTRIES)
             tx.touch(CONFIG_ENTRIES)
@@ -212,6 +216,8 @@ def _apply_config_entry(tx: Transaction, body: bytes) -> bool | None:
     elif op != b"upsert":
         raise StateError(f"invalid config entry operation type: {msgpack.as_text(op)}")
     config_graph.check(tx, key, row)
+    if row.get(b"Kind") in gateways.KINDS:
+        gateways.entry_written(tx, existing, row, tx.index)
     created = existing.get(b"CreateIndex", 0) if existing else tx.index
     tx.put(tx.t.config_entries, key, {**row, b"CreateIndex": created, b"ModifyIndex": tx.index})
     tx.bump(CONFIG_ENTRIES)

@@ -15,6 +15,7 @@ from proconsul.domain.catalog import HealthCheck, Node, NodeService
 from proconsul.domain.connect import CAConfiguration, CAConsulProviderState, CARoot
 from proconsul.domain.coordinate import NodeCoordinate
 from proconsul.domain.federation import FederationState
+from proconsul.domain.gateways import GatewayService
 from proconsul.domain.kv import DirEntry
 from proconsul.domain.operator import AutopilotConfig
 from proconsul.domain.session import Session
@@ -38,12 +39,16 @@ CA_PROVIDER = "connect-ca-builtin"
 CA_PROVIDER_SERIAL = "connect-ca-builtin-serial"
 AUTOPILOT = "autopilot-config"
 CONFIG_ENTRIES = "config-entries"
+GATEWAY_SERVICES = "gateway-services"
 EXTINCTION = "service_last_extinction"
 
 _RELEASE_ROWS = 4096
 
 InstanceKey = tuple[str, str]
 """(node, service or check ID), both in lower case."""
+
+GatewayKey = tuple[str, str, int]
+"""(gateway, service, port), names in lower case."""
 
 
 NodeRows = tuple[Node, dict[str, NodeService], dict[str, HealthCheck]]
@@ -60,7 +65,8 @@ class Tables:
 
     __slots__ = (
         "autopilot", "ca_config", "ca_provider_states", "ca_roots", "check_services", "checks",
-        "config_entries", "connect_names", "coordinates", "federation_states", "index",
+        "config_entries", "connect_names", "coordinates", "federation_states", "gateway_names",
+        "gateway_services", "index",
         "kv_keys", "kv_views", "kvs", "node_ids", "node_keys", "node_views", "nodes", "opaque",
         "service_kinds",
         "service_names", "services", "session_keys", "sessions", "tombstone_keys",
@@ -97,6 +103,8 @@ class Tables:
         self.ca_provider_states: dict[str, CAConsulProviderState] = {}
         self.autopilot: dict[str, AutopilotConfig] = {}
         self.config_entries: dict[tuple[str, str], dict[bytes, Any]] = {}
+        self.gateway_services: dict[GatewayKey, GatewayService] = {}
+        self.gateway_names: dict[str, dict[GatewayKey, None]] = {}
         self.opaque: dict[int, dict[str, dict[bytes, Any]]] = {}
 
     def max_index(self, *names: str) -> int:

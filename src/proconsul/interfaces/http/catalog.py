@@ -15,6 +15,7 @@ from proconsul.domain.catalog import (
     IndexedServices,
     RegisterRequest,
 )
+from proconsul.domain.gateways import IndexedGatewayServices
 from proconsul.domain.go_decode import GoDecodeError, decode_struct, parse_json
 from proconsul.domain.options import (
     DatacentersRequest,
@@ -150,6 +151,21 @@ def _instances(api: HttpApi, ask: Ask, request: ServiceSpecificRequest) -> Answe
         return api.shared(ask, out, out.service_nodes or [], views.service_nodes, head)
 
     return api.query("Catalog.ServiceNodes", request, render, cache=CATALOG_SERVICES)
+
+
+def gateway_services(api: HttpApi, ask: Ask) -> Answer:
+    """GET /v1/catalog/gateway-services/:gateway"""
+    options = query_options(ask, api.config)
+    if not ask.rest:
+        raise bad_request("Missing gateway name")
+    request = ServiceSpecificRequest(service_name=ask.rest, **options)
+
+    def render(out: IndexedGatewayServices) -> Response:
+        return api.shared(
+            ask, out, out.services or [], views.gateway_services, api.meta(out, request)
+        )
+
+    return api.query("Catalog.GatewayServices", request, render)
 
 
 def service_request(api: HttpApi, ask: Ask) -> ServiceSpecificRequest:

@@ -108,6 +108,7 @@ def routes() -> dict[str, Route]:
         ("/v1/catalog/service/", GET, catalog.service),
         ("/v1/catalog/node/", GET, catalog.node),
         ("/v1/catalog/node-services/", GET, catalog.node_services),
+        ("/v1/catalog/gateway-services/", GET, catalog.gateway_services),
         ("/v1/config", PUT, config.apply),
         ("/v1/config/", ("GET", "DELETE"), config.config),
         ("/v1/discovery-chain/", ("GET", "POST"), discovery_chain.read),

@@ -25,6 +25,7 @@ from proconsul.domain.catalog import (
 )
 from proconsul.domain.coordinate import DatacenterMap, NodeCoordinate
 from proconsul.domain.federation import FederationState
+from proconsul.domain.gateways import GatewayService
 from proconsul.domain.go_json import free_form, number
 from proconsul.util.goduration import format_duration_ns
 from proconsul.wire.gotime import format_time
@@ -181,6 +182,31 @@ def service_node(one: ServiceNode) -> dict[str, Any]:
     view["CreateIndex"] = one.create_index
     view["ModifyIndex"] = one.modify_index
     return view
+
+
+def gateway_services(many: Iterable[GatewayService]) -> list[Any]:
+    """Services behind a gateway."""
+    return [
+        {
+            "Gateway": {"Name": one.gateway.name},
+            "Service": {"Name": one.service.name},
+            "GatewayKind": one.gateway_kind,
+        }
+        | _filled(
+            (
+                ("Port", one.port),
+                ("Protocol", one.protocol),
+                ("Hosts", one.hosts),
+                ("CAFile", one.ca_file),
+                ("CertFile", one.cert_file),
+                ("KeyFile", one.key_file),
+                ("SNI", one.sni),
+                ("FromWildcard", one.from_wildcard),
+            )
+        )
+        | {"CreateIndex": one.create_index, "ModifyIndex": one.modify_index}
+        for one in many
+    ]
 
 
 def service_nodes(many: Iterable[ServiceNode]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proconsul.domain import config_entry_messages as ce
+from proconsul.domain import gateways as gw
 from proconsul.domain import intention as ixn
 from proconsul.domain import mesh_requests as mr
 from proconsul.domain import options as o
@@ -13,6 +14,8 @@ from proconsul.rpc.table import Method, Route
 _LEADER, _PRIMARY = Route.LEADER, Route.PRIMARY
 
 SIGNATURES = (
+    Method("Catalog.GatewayServices", o.ServiceSpecificRequest, gw.IndexedGatewayServices, _LEADER),
+    Method("Internal.GatewayServiceDump", o.ServiceSpecificRequest, gw.IndexedServiceDump, _LEADER),
     Method("DiscoveryChain.Get", mr.DiscoveryChainRequest, dc.DiscoveryChainResponse, _LEADER),
     Method("ConfigEntry.Apply", ce.ConfigEntryRequest, bool, _PRIMARY, is_read=False),
     Method("ConfigEntry.Delete", ce.ConfigEntryRequest, Empty, _PRIMARY, is_read=False),

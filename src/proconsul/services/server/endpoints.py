@@ -12,6 +12,7 @@ from proconsul.rpc.endpoints import (
     connect_ca,
     discovery_chain,
     federation,
+    gateways,
     health,
     intentions,
     internal,
@@ -47,6 +48,7 @@ def endpoint_table(server: Server, coordinates: Coordinates) -> EndpointTable:
             *ops.endpoints(server, GossipOps(server)),
             *federation.endpoints(server, server.unix_ns),
             *config_entries.endpoints(server),
+            *gateways.endpoints(server),
             *discovery_chain.endpoints(server, enabled=server.config.connect_enabled),
             *intentions.endpoints(
                 server,
