@@ -200,7 +200,7 @@ class CatalogQueries:
         least = 1
         if connect:
             behind = (t.gateway_services[at] for at in t.gateway_names.get(name.lower(), ()))
-            least = max(1, *(one.modify_index for one in behind))
+            least = max((one.modify_index for one in behind), default=1)
         if not names and EXTINCTION in t.index:
             return max(t.index[EXTINCTION], least)
         found = [
