@@ -119,7 +119,9 @@ class Agent:
             lambda: self.tokens.agent,
             lambda: self.tokens.default,
         )
-        self.proxies = ProxySource(identity, self.core, self.local)
+        self.proxies = ProxySource(
+            identity, self.core, self.local, lambda: self.tokens.default, self.authorizer
+        )
         leaves = LeafManager(
             identity.datacenter, self.core, self.cache, self._scope, self._rng, self._clock.wall
         )

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from proconsul.domain.acl import Authorizer
 from proconsul.domain.catalog import MESH_GATEWAY, CheckServiceNode, NodeService
 from proconsul.domain.errors import DomainError
 from proconsul.domain.options import DCSpecificRequest, ServiceSpecificRequest
 from proconsul.drivers.scope import TaskScope
-from proconsul.mesh.errors import UnknownProxyError
+from proconsul.mesh.errors import ProxyDeniedError, UnknownProxyError
 from proconsul.rpc.caller import RpcCaller
 from proconsul.services.agent.local import LocalState
 from proconsul.services.server.config import Identity
@@ -41,9 +42,15 @@ class _Query:
     """One blocking query, asked again for as long as its scope lives."""
 
     def __init__(
-        self, caller: RpcCaller, method: str, request: Any, changed: Callable[[], None]
+        self,
+        caller: RpcCaller,
+        method: str,
+        request: Any,
+        changed: Callable[[], None],
+        token: Callable[[], str],
     ) -> None:
         self._caller, self._method, self._request, self._changed = caller, method, request, changed
+        self._token = token
         self.answer: Any = None
         self._refusals = 0
 
@@ -57,7 +64,12 @@ class _Query:
 
         index, delay = 0, RETRY_S_MIN
         while True:
-            request = replace(self._request, min_query_index=index, max_query_time_ns=WAIT_NS)
+            request = replace(
+                self._request,
+                min_query_index=index,
+                max_query_time_ns=WAIT_NS,
+                token=self._token(),
+            )
             try:
                 answer = await self._caller.call(self._method, request)
             except (ProconsulError, TimeoutError) as error:
@@ -87,8 +99,11 @@ class _Query:
 class MeshGatewayWatch:
     """The queries of one gateway."""
 
-    def __init__(self, identity: Identity, caller: RpcCaller, scope: TaskScope) -> None:
-        self._identity, self._caller, self._scope = identity, caller, scope
+    def __init__(
+        self, identity: Identity, caller: RpcCaller, scope: TaskScope, token: Callable[[], str]
+    ) -> None:
+        """`token` is asked for at every query: the gateway may be registered with another one."""
+        self._identity, self._caller, self._scope, self._token = identity, caller, scope, token
         self.changed = asyncio.Event()
         stale = DCSpecificRequest(datacenter=identity.datacenter, allow_stale=True)
         self._roots = self._start("ConnectCA.Roots", stale)
@@ -103,7 +118,7 @@ class MeshGatewayWatch:
         self._services: dict[str, tuple[_Query, asyncio.Task[None]]] = {}
 
     def _query(self, method: str, request: Any) -> tuple[_Query, asyncio.Task[None]]:
-        query = _Query(self._caller, method, request, self.changed.set)
+        query = _Query(self._caller, method, request, self.changed.set, self._token)
         return query, self._scope.supervise(f"watch {method}", query.run)
 
     def _start(self, method: str, request: Any) -> _Query:
@@ -158,16 +173,31 @@ class MeshGatewayWatch:
 class ProxySource:
     """The xDS server's source of snapshots, on this agent's registrations."""
 
-    def __init__(self, identity: Identity, caller: RpcCaller, state: LocalState) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        caller: RpcCaller,
+        state: LocalState,
+        default_token: Callable[[], str] = lambda: "",
+        authorizer: Callable[[str], Awaitable[Authorizer]] | None = None,
+    ) -> None:
+        """`default_token` reads for gateways that were registered without one; `authorizer` says
+        what the token that an Envoy shows may do."""
         self._identity, self._caller, self._state = identity, caller, state
+        self._default_token, self._authorizer = default_token, authorizer
 
-    async def watch(self, proxy_id: str, _token: str) -> AsyncIterator[MeshGatewaySnapshot]:
+    async def watch(self, proxy_id: str, token: str) -> AsyncIterator[MeshGatewaySnapshot]:
         """See `interfaces.xds.source.SnapshotSource.watch`."""
         from proconsul.mesh.build import mesh_gateway_snapshot
 
-        self._registered(proxy_id)
+        await self._permitted(self._registered(proxy_id), token)
         async with TaskScope(f"proxy {proxy_id}") as scope:
-            watch = MeshGatewayWatch(self._identity, self._caller, scope)
+            watch = MeshGatewayWatch(
+                self._identity,
+                self._caller,
+                scope,
+                lambda: self._state.service_token(proxy_id) or self._default_token(),
+            )
             unsubscribe = self._state.subscribe(watch.changed.set)
             last: MeshGatewaySnapshot | None = None
             try:
@@ -183,6 +213,17 @@ class ProxySource:
                         yield snapshot  # noqa: ASYNC119
             finally:
                 unsubscribe()
+
+    async def _permitted(self, service: NodeService, token: str) -> None:
+        """Who gets a gateway's configuration must be allowed to register it."""
+        if self._authorizer is None:
+            return
+        try:
+            authorizer = await self._authorizer(token)
+        except DomainError as error:
+            raise ProxyDeniedError(str(error)) from error
+        if not authorizer.service_write(service.service):
+            raise ProxyDeniedError("permission denied")
 
     def _registered(self, proxy_id: str) -> NodeService:
         service = self._state.service(proxy_id)
