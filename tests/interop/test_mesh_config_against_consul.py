@@ -389,3 +389,59 @@ def test_discovery_chains(pair: Pair) -> None:
         for body in OVERRIDES:
             compare(pair, "POST", f"{CHAIN}/{name}", body)
     compare(pair, "PUT", f"{CHAIN}/x")
+
+
+BEHIND: tuple[Any, ...] = (
+    {"Kind": "service-defaults", "Name": "gw-http", "Protocol": "http"},
+    {"Kind": "service-defaults", "Name": "gw-tcp", "Protocol": "tcp"},
+    {"Kind": "ingress-gateway", "Name": "edge", "Listeners": [
+     {"Port": 9090, "Protocol": "tcp", "Services": [{"Name": "gw-tcp"}]},
+     {"Port": 8080, "Protocol": "http", "Services": [{"Name": "gw-http", "Hosts": ["a.b"]},
+      {"Name": "*"}]}]},
+    {"Kind": "terminating-gateway", "Name": "exit", "Services": [{"Name": "legacy", "CAFile": "ca",
+     "SNI": "x"}, {"Name": "*", "CAFile": "all"}]},
+)  # fmt: skip
+GATEWAY_READS = tuple(
+    path.format(name)
+    for name in ("edge", "exit", "gw-http", "gw-tcp", "legacy", "late", "none", "")
+    for path in (
+        "/v1/catalog/gateway-services/{}", "/v1/health/ingress/{}", "/v1/health/connect/{}",
+        "/v1/catalog/connect/{}", "/v1/health/service/{}",
+    )
+)  # fmt: skip
+
+
+def register(pair: Pair, node: str, service: str, kind: str = "") -> None:
+    body = {
+        "Node": node,
+        "Address": "9.9.9.9",
+        "Service": {"Service": service, "Kind": kind, "Port": 7},
+    }
+    compare(pair, "PUT", "/v1/catalog/register", body)
+
+
+def test_services_behind_gateways(pair: Pair) -> None:
+    """The table follows config entries, and the catalog where they have wildcards."""
+    register(pair, "gw-a", "gw-http")
+    register(pair, "gw-a", "edge", "ingress-gateway")
+    for entry in BEHIND:
+        compare(pair, "PUT", CONFIG, entry)
+    for path in GATEWAY_READS:
+        compare(pair, "GET", path)
+    register(pair, "gw-b", "late")
+    register(pair, "gw-b", "exit", "terminating-gateway")
+    for path in GATEWAY_READS:
+        compare(pair, "GET", path)
+    compare(pair, "PUT", "/v1/catalog/deregister", {"Node": "gw-b", "ServiceID": "late"})
+    compare(
+        pair,
+        "PUT",
+        CONFIG,
+        {"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "tcp"}},
+    )
+    for path in GATEWAY_READS:
+        compare(pair, "GET", path)
+    compare(pair, "DELETE", f"{CONFIG}/ingress-gateway/edge")
+    compare(pair, "DELETE", f"{CONFIG}/terminating-gateway/exit")
+    for path in GATEWAY_READS:
+        compare(pair, "GET", path)

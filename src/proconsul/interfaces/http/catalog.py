@@ -162,7 +162,7 @@ def gateway_services(api: HttpApi, ask: Ask) -> Answer:
 
     def render(out: IndexedGatewayServices) -> Response:
         return api.shared(
-            ask, out, out.services or [], views.gateway_services, api.meta(out, request)
+            ask, out, out.services, views.gateway_services, api.meta(out, request)
         )
 
     return api.query("Catalog.GatewayServices", request, render)

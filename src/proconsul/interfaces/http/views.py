@@ -184,8 +184,10 @@ def service_node(one: ServiceNode) -> dict[str, Any]:
     return view
 
 
-def gateway_services(many: Iterable[GatewayService]) -> list[Any]:
+def gateway_services(many: Iterable[GatewayService] | None) -> list[Any] | None:
     """Services behind a gateway."""
+    if many is None:
+        return None
     return [
         {
             "Gateway": {"Name": one.gateway.name},

@@ -14,6 +14,7 @@ from proconsul.domain.gateways import (
     ServiceInfo,
 )
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.endpoints.vetting import unrestricted
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.state.watch import Answer
@@ -36,7 +37,7 @@ class Gateways:
             self._server,
             request,
             lambda: self._server.store.ingress.services_of(request.service_name),
-            lambda rows: {"services": [r for r in rows if may.service_read(r.service.name)]},
+            lambda rows: {"services": _shown(rows, may)},
             IndexedGatewayServices,
         )
 
@@ -66,6 +67,13 @@ class Gateways:
             if not found.value:
                 rows.append(ServiceInfo(gateway_service=one))
         return Answer(index, rows, watch)
+
+
+def _shown(rows: list[GatewayService], may: Authorizer) -> list[GatewayService] | None:
+    """None is null in JSON: what Consul's lookup gives if nothing is found, and its filter never."""
+    if unrestricted(may):
+        return rows or None
+    return [row for row in rows if may.service_read(row.service.name)]
 
 
 def _allowed(rows: list[ServiceInfo], may: Authorizer) -> dict[str, Any]:
