@@ -14,7 +14,6 @@ from proconsul.domain.base import GoStruct, bytes_of
 from proconsul.domain.go_decode import GoDecodeError, decode_struct, parse_json
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.drivers.http import Response
-from proconsul.interfaces.http.answers import JSON_HEAD
 from proconsul.interfaces.http.api import HttpApi
 from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.options import query_options
@@ -26,13 +25,15 @@ from proconsul.wire.gotime import decode_time, format_time
 STATE_READ_ONLY = "CA Provider State is read-only"
 
 
-class _AuthorizeRequest(GoStruct, frozen=True, gc=False):
+class ConnectAuthorizeRequest(GoStruct, frozen=True, gc=False):
+    """Clients see the name in errors. The serial is for revocation lists, which nobody has yet."""
+
     target: str = ""
     client_cert_uri: str = ""
     client_cert_serial: str = ""
 
 
-class _Configuration(GoStruct, frozen=True, gc=False):
+class CAConfiguration(GoStruct, frozen=True, gc=False):
     """`CAConfiguration` as requests have it; the cluster's id is nobody's to set."""
 
     provider: str = ""
@@ -67,7 +68,7 @@ async def leaf(api: HttpApi, ask: Ask) -> Response:
 
 async def authorize(api: HttpApi, ask: Ask) -> Response:
     """POST /v1/agent/connect/authorize: may this certificate's owner connect to `Target`?"""
-    question = _decoded(ask, _AuthorizeRequest)
+    question = _decoded(ask, ConnectAuthorizeRequest)
     try:
         allowed, reason = await api.agent.connect.authorize(
             question.target, question.client_cert_uri, api.token(ask)
@@ -93,7 +94,7 @@ async def configuration(api: HttpApi, ask: Ask) -> Response:
             "ModifyIndex": out.modify_index,
         }
         return api.json(ask, body)
-    given = _decoded(ask, _Configuration)
+    given = _decoded(ask, CAConfiguration)
     config = ca.CAConfiguration(
         provider=given.provider,
         config=given.config,
@@ -113,7 +114,7 @@ async def configuration(api: HttpApi, ask: Ask) -> Response:
                 "current value"
             ) from error
         raise
-    return Response(200, b"", JSON_HEAD)
+    return Response(200)
 
 
 def _decoded(ask: Ask, type_: Any) -> Any:
