@@ -189,9 +189,9 @@ class Client:
         except CommandError as error:
             raise CommandError(f"Error querying Consul agent: {error}") from None
 
-    def download(self, path: str, out: IO[bytes]) -> Mapping[str, str]:
+    def download(self, path: str, out: IO[bytes], query: Query | None = None) -> Mapping[str, str]:
         """GET into a file; returns the headers, by lower-case name."""
-        return self._transfer("GET", path, self._read_query(None), None, out)
+        return self._transfer("GET", path, self._read_query(query), None, out)
 
     def upload(self, path: str, body: IO[bytes]) -> None:
         """PUT a file."""

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Modify the current Connect CA configuration",
     ),
     "connect envoy": (f"{_CLI}.connect_envoy:run", "Runs or configures Envoy"),
+    "debug": (f"{_CLI}.debug:DEBUG", "Records a debugging archive for operators"),
     "dev": ("proconsul.app.dev:run", "Runs a world of federated datacenters on this machine"),
     "exec": (f"{_CLI}.exec:EXEC", "Executes a command on Consul nodes"),
     "federation status": (

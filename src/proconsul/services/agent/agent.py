@@ -295,6 +295,7 @@ class Agent:
                 "NodeID": identity.node_id,
                 "ServerMode": settings.is_server,
                 "DNSDomain": f"{identity.domain}.",
+                "EnableDebug": False,
                 "GRPCPort": settings.grpc_port,
                 "ProconsulVersion": VERSION,
             },

@@ -37,7 +37,6 @@ def consul_service(member: Member, server: ServerMeta) -> NodeService:
     return NodeService(
         id=CONSUL_SERVICE,
         service=CONSUL_SERVICE,
-        tags=[],
         port=server.address[1],
         weights=Weights(1, 1),
         meta={
