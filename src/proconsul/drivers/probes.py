@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
+import socket
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,8 +36,17 @@ async def tcp_probe(host: str, port: int, timeout_s: float) -> None:
     except TimeoutError:
         raise ProbeError(f"dial tcp {target}: i/o timeout") from None
     except OSError as error:
-        raise ProbeError(f"dial tcp {target}: {error.strerror or error}") from error
+        raise ProbeError(_dial_failure(target, error)) from error
     writer.transport.abort()
+
+
+def _dial_failure(target: str, error: OSError) -> str:
+    """As Go says it."""
+    if isinstance(error, socket.gaierror):
+        return f"dial tcp: lookup {target.rpartition(':')[0]}: no such host"
+    if isinstance(error, ssl.SSLError) or not error.errno:
+        return f"dial tcp {target}: {error}"
+    return f"dial tcp {target}: connect: {os.strerror(error.errno).lower()}"
 
 
 @dataclass(slots=True)
@@ -101,10 +112,22 @@ async def http_probe(
                 if answer.status not in _REDIRECTS_AS_IS:
                     method, body = ("HEAD" if method == "HEAD" else "GET"), ""
     except TimeoutError:
-        raise ProbeError(f'{method} "{url}": timeout exceeded') from None
-    except (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-        raise ProbeError(f'{method} "{url}": {error}') from error
-    raise ProbeError(f'{method} "{url}": stopped after {REDIRECTS_MAX} redirects')
+        raise ProbeError(
+            f'{method.capitalize()} "{url}": context deadline exceeded (Client.Timeout exceeded while '
+            "awaiting headers)"
+        ) from None
+    except ssl.SSLError as error:
+        raise ProbeError(f'{method.capitalize()} "{url}": {error}') from error
+    except OSError as error:
+        text = _dial_failure(_target(urlsplit(url)), error)
+        raise ProbeError(f'{method.capitalize()} "{url}": {text}') from error
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        raise ProbeError(f'{method.capitalize()} "{url}": {error}') from error
+    raise ProbeError(f'{method.capitalize()} "{url}": stopped after {REDIRECTS_MAX} redirects')
+
+
+def _target(parts: SplitResult) -> str:
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 async def _ask(

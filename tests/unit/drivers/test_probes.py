@@ -96,10 +96,10 @@ def test_redirects_are_followed_as_go_does(status: int, second: bytes) -> None:
     [
         (b"HTTP/1.1 301 Moved\r\nLocation: /\r\nContent-Length: 0\r\n\r\n", "stopped after 10"),
         (b"", "closed without an answer"),
-        (b"SSH-2.0-x\r\n", "GET"),
+        (b"SSH-2.0-x\r\n", "Get"),
         (
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nyy",
-            "GET",
+            "Get",
         ),
         (b"HTTP/1.1 302 Found\r\nLocation: ftp://x/\r\nContent-Length: 0\r\n\r\n", "ftp://x/"),
     ],
@@ -123,7 +123,7 @@ def test_line_breaks_cannot_be_smuggled_in() -> None:
 def test_timeouts_name_the_target() -> None:
     async def run() -> None:
         async with _serving(_hangs) as (host, port):
-            with pytest.raises(ProbeError, match=f'GET "http://{host}:{port}/": timeout exceeded'):
+            with pytest.raises(ProbeError, match=f'Get "http://{host}:{port}/": context deadline exceeded'):
                 await http_probe(f"http://{host}:{port}/", timeout_s=0.05)
 
     asyncio.run(run())
