@@ -86,12 +86,12 @@ class _Capture:
         """Gather and save; the exit status."""
         saved = f"{self._directory}{ARCHIVE if self._archive else ''}"
         interval, duration = _duration(self._interval_s), _duration(self._duration_s)
-        out("Starting debugger and capturing static information...")
-        out(f" Agent Version: '{version}'")
-        out(f"      Interval: '{interval}'")
-        out(f"      Duration: '{duration}'")
-        out(f"        Output: '{saved}'")
-        out(f"       Capture: '{', '.join(self._targets)}'")
+        out("==> Starting debugger and capturing static information...")
+        out(f"     Agent Version: '{version}'")
+        out(f"          Interval: '{interval}'")
+        out(f"          Duration: '{duration}'")
+        out(f"            Output: '{saved}'")
+        out(f"           Capture: '{', '.join(self._targets)}'")
         self._static()
         if {"metrics", "logs", "pprof"} & set(self._targets):
             self._dynamic()
@@ -111,7 +111,7 @@ class _Capture:
             except OSError as error:
                 err(f"Archive creation failed: {error}")
                 return 1
-        out(f"Saved debug archive: {saved}")
+        out(f"    Saved debug archive: {saved}")
         return 0
 
     @staticmethod
@@ -133,7 +133,7 @@ class _Capture:
 
     def _dynamic(self) -> None:
         began, count = time.monotonic(), 0
-        out(f"Beginning capture interval {_stamp(time.time())} ({count})")
+        out(f"==> Beginning capture interval {_stamp(time.time())} ({count})")
         try:
             while time.monotonic() - began < self._duration_s + GRACE_S:
                 left_s = self._duration_s + GRACE_S - (time.monotonic() - began)
@@ -141,9 +141,11 @@ class _Capture:
                 if not self._interval(self._directory / str(at), left_s):
                     return
                 count += 1
-                out(f"Capture successful {_stamp(at)} ({count})")
+                out(f"==> Capture successful {_stamp(at)} ({count})")
         except KeyboardInterrupt:
-            err("Error encountered during collection: stopping collection due to shutdown signal")
+            err(
+                "==> Error encountered during collection: stopping collection due to shutdown signal"
+            )
 
     def _interval(self, directory: Path, left_s: float) -> bool:
         """All targets at once, for one interval; False if the time was up before."""
@@ -169,7 +171,7 @@ class _Capture:
         try:
             work()
         except (CommandError, OSError) as error:
-            err(f"Capture failure {error}")
+            err(f"==> Capture failure {error}")
 
     def _fetch(self, path: str, file: Path) -> None:
         self._save(file, self._client.get(path))
@@ -208,12 +210,12 @@ def _pack(directory: Path, archive: Path) -> None:
 
 def _run(parsed: Parsed) -> int:
     if parsed.args:
-        raise CommandError("debug: Too many arguments provided, expected 0")
+        raise CommandError("==> debug: Too many arguments provided, expected 0")
     capture = _Capture(connect(parsed), parsed)
     try:
         version = capture.prepare()
     except CommandError as error:
-        raise CommandError(f"Capture validation failed: {error}") from None
+        raise CommandError(f"==> Capture validation failed: {error}") from None
     status = capture.run(version)
     sys.stdout.flush()
     return status
