@@ -9,7 +9,9 @@ from msgspec.structs import replace
 
 from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
-from proconsul.domain.errors import ACL_DISABLED
+from proconsul.domain.acl_rules import RulesError
+from proconsul.domain.acl_translate import translate_legacy_rules
+from proconsul.domain.errors import ACL_DISABLED, PermissionDeniedError
 from proconsul.domain.go_decode import GoDecodeError
 from proconsul.domain.options import DCSpecificRequest, QueryMeta
 from proconsul.drivers.http import Response
@@ -315,6 +317,34 @@ async def method(api: HttpApi, ask: Ask) -> Response:
     if out.auth_method is None:
         return Response(404)
     return api.json(ask, views.method(out.auth_method), api.meta(out))
+
+
+async def translate_rules(api: HttpApi, ask: Ask) -> Response:
+    """POST /v1/acl/rules/translate: rules of before Consul 1.4 in today's syntax."""
+    if not (await api.agent.authorizer(api.token(ask))).acl_read():
+        raise PermissionDeniedError
+    try:
+        return text_answer(200, translate_legacy_rules(ask.request.body.decode("utf-8", "replace")))
+    except RulesError as error:
+        raise refused(str(error)) from None
+
+
+async def translate_token(api: HttpApi, ask: Ask) -> Response:
+    """GET /v1/acl/rules/translate/:accessor: those of a legacy token."""
+    if not ask.rest:
+        raise refused("Missing token ID")
+    options = query_options(ask, api.config) | {"min_query_index": 0}
+    request = r.ACLTokenGetRequest(token_id=ask.rest, token_id_type=t.ID_ACCESSOR, **options)
+    out: r.ACLTokenResponse = await asked(api, "ACL.TokenRead", request)
+    if out.token is None:
+        raise HttpError(403, ACL_NOT_FOUND, api.meta(out))
+    if not out.token.rules:
+        text = "The specified token does not have any rules set"
+        raise HttpError(500, text, api.meta(out))
+    try:
+        return text_answer(200, translate_legacy_rules(out.token.rules), api.meta(out))
+    except RulesError as error:
+        raise HttpError(500, f"Failed to parse legacy rules: {error}", api.meta(out)) from None
 
 
 async def no_logins(_api: HttpApi, _ask: Ask) -> Response:

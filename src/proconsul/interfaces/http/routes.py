@@ -56,6 +56,8 @@ ACL_ROUTES: tuple[Entry, ...] = tuple(
         ("/v1/acl/role", PUT, acl.create_role),
         ("/v1/acl/role/", ROW, acl.role),
         ("/v1/acl/role/name/", GET, acl.role_by_name),
+        ("/v1/acl/rules/translate", POST, acl.translate_rules),
+        ("/v1/acl/rules/translate/", GET, acl.translate_token),
         ("/v1/acl/tokens", GET, acl.tokens),
         ("/v1/acl/token", PUT, acl.create_token),
         ("/v1/acl/token/self", GET, acl.own_token),
