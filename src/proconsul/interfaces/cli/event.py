@@ -7,7 +7,6 @@ import json
 from proconsul.config.goflags import Parsed, string_flag
 from proconsul.interfaces.cli.command import (
     CLIENT_FLAGS,
-    SERVER_FLAGS,
     Command,
     CommandError,
     connect,
@@ -67,6 +66,5 @@ Usage: proconsul event [options] [payload]
         string_flag("name", "Name of the event."),
         *FILTER_FLAGS,
         *CLIENT_FLAGS,
-        SERVER_FLAGS[0],
     ),
 )
