@@ -246,6 +246,7 @@ def server_config(config: AgentConfig, replication_token: Callable[[], str]) -> 
         auto_encrypt=config.auto_encrypt.allow_tls,
         mesh_gateway_federation=config.federates_through_gateways,
         federation_prune_s=config.federation_state_prune_interval_s,
+        config_entries=config.config_entries,
         replication_token=replication_token,
     )
 
@@ -291,6 +292,7 @@ def agent_settings(config: AgentConfig) -> AgentSettings:
         coordinate_rate=config.sync_coordinate_rate_target,
         coordinates=not config.disable_coordinates,
         remote_exec=not config.disable_remote_exec,
+        central_service_config=config.central_service_config,
         cache=CacheOptions(config.cache.entry_fetch_rate, config.cache.entry_fetch_max_burst),
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from proconsul.config import auto_encrypt, model, sockaddr
 from proconsul.config.addresses import AddressBuilder
+from proconsul.config.config_entries import bootstrap_entries
 from proconsul.config.decode import Tree
 from proconsul.config.defaults import (
     DEV_RAFT_TIMEOUTS_S,
@@ -125,6 +126,10 @@ class Builder:
                 check_body(tree, self._m.origin("checks")) for tree in get("checks", ())
             ),
             watches=tuple(get("watches", ())),
+            config_entries=bootstrap_entries(
+                get("config_entries.bootstrap", ()), self._m.origin("config_entries.bootstrap")
+            ),
+            central_service_config=get("enable_central_service_config", True),
         )
 
     def _ports(self) -> model.Ports:

@@ -378,6 +378,10 @@ class AgentConfig:
     check_definitions: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     """Each a body of `PUT /v1/agent/check/register`."""
     watches: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
+    config_entries: tuple[Any, ...] = ()
+    """`domain.config_entries` that a new primary datacenter begins with."""
+    central_service_config: bool = True
+    """Config entries are overlaid onto the proxies that are registered with this agent."""
     """As `domain.watches.parse_watch` takes them."""
 
     argv: tuple[str, ...] = field(default=(), repr=False, compare=False)

@@ -250,7 +250,6 @@ _SCRAPE = "Set telemetry.prometheus_retention_time and scrape /v1/agent/metrics"
 
 UNSUPPORTED: dict[str, str] = {
     "auto_config": "Distribute certificates, gossip key and tokens to clients by other means",
-    "config_entries.bootstrap": "Remove it",
     "segments": "Network segments are a feature of Consul Enterprise; remove it",
     "segment": "Network segments are a feature of Consul Enterprise; remove it",
     "non_voting_server": "Read replicas are a feature of Consul Enterprise; remove it",

@@ -30,6 +30,7 @@ from proconsul.services.agent.access import Access
 from proconsul.services.agent.alias_checks import AliasChecks
 from proconsul.services.agent.anti_entropy import AntiEntropy, NodeIdentity
 from proconsul.services.agent.cache import Cache
+from proconsul.services.agent.central_config import CentralConfig
 from proconsul.services.agent.check_probes import Probes
 from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.client import Client
@@ -102,6 +103,16 @@ class Agent:
         self.registrations = Registrations(settings, self.local, self._runner, self._clock)
         self.core = make_core(self._member_event)
         self.access = Access(identity.node_name, self.core.acl, self.tokens, self.local)
+        self.central = CentralConfig(
+            identity.datacenter,
+            self.core.call,
+            self._scope,
+            lambda: self.tokens.agent,
+            self.local.add_service,
+            enabled=settings.central_service_config,
+        )
+        self.registrations.overlay = self.central.registered
+        self.registrations.removed = self.central.removed
         self.cache = Cache(self.rpc, self._scope, self._rng, metrics, settings.cache)
         self.anti_entropy = AntiEntropy(
             NodeIdentity(
@@ -417,6 +428,7 @@ class Agent:
     ) -> None:
         """See `AgentPort.add_service`."""
         await self.access.vet_service(token, definition.service)
+        await self.central.fetch(definition.service, token or definition.token)
         self.registrations.add_service(
             msgspec.structs.replace(definition, token=token or definition.token),
             persist=persist,

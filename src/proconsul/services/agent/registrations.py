@@ -10,7 +10,7 @@ import hashlib
 import ipaddress
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -71,6 +71,10 @@ class Registrations:
         self._checks_dir = settings.data_dir / "checks" if settings.data_dir else None
         self._state_dir = self._checks_dir / "state" if self._checks_dir else None
         self._maintenance_dir = self._checks_dir / "maintenance" if self._checks_dir else None
+        self.overlay: Callable[[NodeService, str], NodeService] = lambda service, _token: service
+        """What becomes of a service with a token when it is registered."""
+        self.removed: Callable[[str], None] = lambda _service_id: None
+        """Told of services that are deregistered."""
         self._configured_services: set[str] = set()
         self._configured_checks: set[str] = set()
 
@@ -93,7 +97,7 @@ class Registrations:
         for kind in types:
             self._vet(kind, local)
         before = {check.check_id: check for check in self._state.checks_of(service.id)}
-        self._state.add_service(service, definition.token)
+        self._state.add_service(self.overlay(service, definition.token), definition.token)
         kept = set()
         for number, check_type in enumerate(types, 1):
             check = self._service_check(service, check_type, number, len(types))
@@ -134,6 +138,7 @@ class Registrations:
         for check_id in checks:
             self._forget_check(check_id)
         _remove(self._services_dir, service_id)
+        self.removed(service_id)
         log.info("removed service: service=%s", service_id)
 
     # -- checks ----------------------------------------------------------------------------

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proconsul.core.gossip.memberlist import MemberlistConfig
 from proconsul.core.raft.types import Config as RaftConfig
 from proconsul.domain.operator import DEFAULT_AUTOPILOT, AutopilotConfig
 from proconsul.drivers.tls_config import TlsConfig
 from proconsul.services.acl_settings import AclSettings
+
+if TYPE_CHECKING:
+    from proconsul.domain.config_entries import ConfigEntry
 
 Address = tuple[str, int]
 
@@ -80,6 +83,8 @@ class ServerConfig:
     mesh_gateway_federation: bool = False
     federation_anti_entropy: bool = True
     federation_prune_s: float = 3600.0
+    config_entries: Sequence[ConfigEntry] = ()
+    """What a new primary datacenter begins with."""
     acl: AclSettings = field(default_factory=AclSettings)
     replication_token: Callable[[], str] = lambda: ""
     extra_tags: Mapping[str, str] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from proconsul.drivers.channel import Channel, Overflow
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.timing import timed
 from proconsul.federation.anti_entropy import FederationStateAntiEntropy, prune_forever
-from proconsul.services.server import acl_leader, mesh_replication, reconcile
+from proconsul.services.server import acl_leader, mesh_bootstrap, mesh_replication, reconcile
 from proconsul.services.server.autopilot import Autopilot
 from proconsul.services.server.membership import RaftMembership
 from proconsul.services.server.tags import NEW_LEADER_EVENT
@@ -125,6 +125,7 @@ class LeaderDuties:
             await server.apply(MessageType.AUTOPILOT, request)
         if server.config.connect_enabled and server.config.identity.is_primary:
             await server.ca.initialize_primary()
+        await mesh_bootstrap.bootstrap_config_entries(server)
 
     async def _prune(self) -> None:
         server = self._server
