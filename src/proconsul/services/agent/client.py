@@ -162,9 +162,15 @@ class Client:
                     return decode(answer, signature.response)
                 except ProconsulError as error:
                     failure = error
-                    if not getattr(error, "is_remote", False):
+                    repeat = may_repeat(signature, error)
+                    if repeat or not getattr(error, "is_remote", False):
+                        # One that answers, but knows no leader, may be cut off from the others.
+                        log.error(
+                            "RPC failed to server: method=%s server=%s error=%s",
+                            method, server.address[0], error,
+                        )  # fmt: skip
                         self.router.failed(server)
-                    if not may_repeat(signature, error):
+                    if not repeat:
                         if (failure := told(signature, error)) is error:
                             raise
                         raise failure from error
