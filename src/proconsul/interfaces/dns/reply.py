@@ -21,8 +21,8 @@ SRV_BYTES_MIN = 18
 """Of an SRV record beside its target, whose name is never compressed."""
 BYTES_BEYOND = 256
 """By so much an answer is allowed to be too large before it is cut."""
-_NEARLY_FULL = 10
 _FAR_TOO_LARGE = 100
+_ROUGHNESS = 64
 _UDP_SPARE = 7
 
 
@@ -98,37 +98,59 @@ def trim(
 
 def _fit(reply: Reply, limit: int, nominal: int, compress: bool) -> None:
     """At least one record stays, whatever its size."""
-    if len(reply.answer) <= 1 or reply.size(compress, limit) <= limit:
+    if len(reply.answer) <= 1 or reply.size(False, 0) <= limit:
         return
     known = _Additional(reply)
-    while len(reply.answer) > 1 and (size := reply.size(compress, limit)) > limit:
-        if size - nominal > _FAR_TOO_LARGE:
-            count = _most(reply, nominal, known, compress)
-        else:
-            count = len(reply.answer) - 1
+    while len(reply.answer) > 1:
+        over = _roughly(reply, compress) - nominal
+        if over <= _FAR_TOO_LARGE + _ROUGHNESS:
+            over = reply.size(compress, limit) - nominal
+            if over <= limit - nominal:
+                return
+        count = _most(reply, nominal, known, compress) if over > _FAR_TOO_LARGE else -1
         del reply.answer[count:]
         known.sync(reply)
 
 
+def _roughly(reply: Reply, compress: bool) -> int:
+    """The size, if all names but those within data were found before; a lower bound in practice."""
+    if not compress:
+        return reply.size(False, 0)
+    sections = (reply.answer, reply.authority, reply.additional)
+    return _empty_bytes(reply) + sum(_short_bytes(r) for part in sections for r in part)
+
+
+def _empty_bytes(reply: Reply) -> int:
+    return dns.HEADER_BYTES + dns.name_bytes(reply.question.name) + 4
+
+
+def _short_bytes(record: Record) -> int:
+    return dns.record_bytes(record._replace(name=()), ()) + 1
+
+
 def _most(reply: Reply, at_most: int, known: _Additional, compress: bool) -> int:
-    """How many records fit, by bisection, that ends early where it is nearly full."""
+    """How many records fit with what they refer to: a guess, put right by what it comes to."""
     whole = reply.answer
-    low, high = 0, len(whole) + 1
+
+    def size(count: int) -> int:
+        reply.answer = whole[:count]
+        known.sync(reply)
+        return reply.size(compress, 0)
+
+    count, room = 0, at_most - _empty_bytes(reply)
+    for record in whole:
+        room -= sum(_short_bytes(one) for one in (record, *known.needed([record])))
+        if room < 0:
+            break
+        count += 1
     try:
-        while high - low > 1:
-            middle = (low + high) // 2
-            reply.answer = whole[:middle]
-            known.sync(reply)
-            size = reply.size(compress, 0)
-            if size > at_most:
-                high = middle
-            elif at_most - size < _NEARLY_FULL:
-                return middle
-            else:
-                low = middle
-        return low
+        while count > 0 and size(count) > at_most:
+            count -= 1
+        while count < len(whole) and size(count + 1) <= at_most:
+            count += 1
     finally:
         reply.answer = whole
+    return count
 
 
 class _Additional:
@@ -142,9 +164,10 @@ class _Additional:
 
     def sync(self, reply: Reply) -> None:
         if self._by_name:
-            reply.additional = list(self._needed(reply.answer))
+            reply.additional = list(self.needed(reply.answer))
 
-    def _needed(self, answer: Iterable[Record]) -> Iterable[Record]:
+    def needed(self, answer: Iterable[Record]) -> Iterable[Record]:
+        """What the records refer to, each once."""
         resolved: set[Name] = set()
         for record in answer:
             if record.rtype != dns.SRV:
