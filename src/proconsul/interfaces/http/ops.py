@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 from proconsul.domain.base import raw_bytes
-from proconsul.domain.errors import DomainError
+from proconsul.domain.errors import ACL_NOT_FOUND, DomainError
 from proconsul.domain.go_decode import GoDecodeError, parse_json
 from proconsul.domain.ops import EventFireRequest, KeyringRequest, KeyringResponse, KeyringResponses
 from proconsul.drivers.http import Response
@@ -24,6 +24,7 @@ from proconsul.services.agent.events import (
     check_event,
     encode_event,
 )
+from proconsul.util.errors import ProconsulError
 from proconsul.util.goquote import go_quote
 
 KEYRING_METHODS = ("GET", "POST", "PUT", "DELETE")
@@ -171,7 +172,12 @@ async def event_fire(api: HttpApi, ask: Ask) -> Response:
         token=api.token(ask),
         allow_stale=True,
     )
-    await api.agent.rpc("Internal.EventFire", request)
+    try:
+        await api.agent.rpc("Internal.EventFire", request)
+    except ProconsulError as error:
+        if ACL_NOT_FOUND in str(error):
+            raise HttpError(500, str(error)) from None  # Consul's own slip
+        raise
     return api.json(ask, _event(HeardEvent(event, 0)))
 
 

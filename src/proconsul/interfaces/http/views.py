@@ -359,7 +359,7 @@ def agent_health_check(one: HealthCheck) -> dict[str, Any]:
         "Output": one.output,
         "ServiceID": one.service_id,
         "ServiceName": one.service_name,
-        "ServiceTags": one.service_tags,
+        "ServiceTags": one.service_tags or None,
         "Type": "",
         "Definition": {
             "Interval": zero,

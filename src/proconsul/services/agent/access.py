@@ -112,7 +112,7 @@ class Access:
         if isinstance(may, AllowAll):
             return
         if existing is None:
-            raise DomainError(f"Unknown service {go_quote(service_id)}")
+            raise DomainError(f"Unknown service {{{go_quote(service_id)} {{}}}}")  # Go's %q
         if not may.service_write(existing.service):
             raise _missing("service", existing.service)
 

@@ -1,0 +1,339 @@
+"""Who may do what: the same requests with the same tokens, to a real server and to ours.
+
+Both have the same policies and tokens, made over HTTP, and deny by default. Every request is sent with
+every token: status and body must be equal, which makes sure of what is refused and of what is left out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from agent_support import OURS, THEIRS, AgentProcess, Agents, needs_consul, until
+
+from proconsul.testing.trees import differences
+
+pytestmark = needs_consul
+
+MASTER = "5ec2e700-0000-4000-8000-00000000aaaa"
+AGENT_MASTER = "5ec2e700-0000-4000-8000-00000000bbbb"
+UNKNOWN = "5ec2e700-0000-4000-8000-00000000cccc"
+
+POLICIES = {
+    "reads": 'node_prefix "" { policy = "read" } service_prefix "" { policy = "read" }',
+    "web": 'service "web" { policy = "write" } node_prefix "" { policy = "read" } '
+    'key_prefix "web/" { policy = "write" } key "web/locked" { policy = "deny" }',
+    "node": 'node "vm" { policy = "write" } session "vm" { policy = "write" } '
+    'agent "vm" { policy = "write" }',
+    "keys": 'key_prefix "" { policy = "read" } key_prefix "web/" { policy = "deny" } '
+    'key_prefix "list/" { policy = "list" } session_prefix "" { policy = "read" }',
+    "operates": 'operator = "write" keyring = "read"',
+    "observes": '{"operator": "read", "acl": "read", "agent_prefix": {"": {"policy": "read"}}, '
+    '"event_prefix": {"": {"policy": "write"}}, "query_prefix": {"": {"policy": "read"}}}',
+    "denies": 'service "web" { policy = "deny" } node_prefix "" { policy = "read" } '
+    'service_prefix "" { policy = "write" intentions = "write" }',
+    "ids": 'node_prefix "" { policy = "read" } service "web1" { policy = "read" }',
+    "elsewhere": 'acl = "write"',
+}
+TOKENS: dict[str, dict[str, Any]] = {
+    **{name: {"Policies": [{"Name": name}]} for name in POLICIES},
+    "both": {"Policies": [{"Name": "web"}, {"Name": "denies"}]},
+    "role": {"Roles": [{"Name": "operators"}]},
+    "service": {"ServiceIdentities": [{"ServiceName": "web"}]},
+    "service2": {"ServiceIdentities": [{"ServiceName": "web", "Datacenters": ["dc2"]}]},
+    "host": {"NodeIdentities": [{"NodeName": "vm", "Datacenter": "dc1"}]},
+    "empty": {},
+}
+SECRETS = {name: f"5ec2e700-0000-4000-8000-{n:012d}" for n, name in enumerate(TOKENS)}
+SECRETS |= {"": "", "master": MASTER, "agent master": AGENT_MASTER, "unknown": UNKNOWN,
+            "root": "allow"}  # fmt: skip
+
+READS = [
+    "catalog/nodes",
+    "catalog/services",
+    "catalog/service/web",
+    "catalog/service/db",
+    "catalog/node/vm",
+    "catalog/node/far",
+    "catalog/node-services/vm",
+    "catalog/datacenters",
+    "health/node/vm",
+    "health/checks/web",
+    "health/service/web",
+    "health/service/web?passing",
+    "health/state/any",
+    "kv/web/a",
+    "kv/web/locked",
+    "kv/other",
+    "kv/?recurse",
+    "kv/?keys",
+    "kv/?keys&separator=/",
+    "kv/list/?keys",
+    "kv/missing",
+    "session/list",
+    "session/node/vm",
+    "coordinate/nodes",
+    "coordinate/node/vm",
+    "coordinate/datacenters",
+    "status/leader",
+    "status/peers",
+    "operator/raft/configuration",
+    "operator/autopilot/configuration",
+    "operator/keyring",
+    "internal/federation-states",
+    "internal/federation-state/dc1",
+    "internal/federation-states/mesh-gateways",
+    "connect/ca/configuration",
+    "connect/intentions",
+    "connect/intentions/match?by=destination&name=web",
+    "connect/intentions/match?by=source&name=db",
+    "connect/intentions/check?source=db&destination=web",
+    "config/service-defaults",
+    "config/service-defaults/web",
+    "config/proxy-defaults",
+    "discovery-chain/web",
+    "query",
+    "query/q/execute",
+    "query/q/explain",
+    "event/list",
+    "agent/members",
+    "agent/services",
+    "agent/checks",
+    "agent/service/web1",
+    "agent/service/none",
+    "agent/health/service/id/web1",
+    "agent/health/service/name/web",
+    "agent/health/service/id/none",
+    "agent/metrics?format=prometheus",
+    "acl/policies",
+    "acl/tokens",
+    "acl/token/self",
+    "acl/roles",
+]
+STATUS_ONLY = {"agent/connect/ca/leaf/web", "agent/self", "agent/metrics", "agent/host", "snapshot",
+               "connect/ca/roots", "agent/connect/ca/roots"}  # fmt: skip
+
+WEB = {"ID": "web2", "Name": "web"}
+PROXY = {"Name": "web-proxy", "Kind": "connect-proxy", "Port": 1,
+         "Proxy": {"DestinationServiceName": "db"}}  # fmt: skip
+FAR = {"Node": "far", "Address": "10.0.0.2"}
+WRITES: list[tuple[str, Any]] = [
+    ("kv/web/a", "1"), ("kv/web/locked", "1"), ("kv/other", "1"), ("kv/web/a?cas=1", "1"),
+    ("txn", [{"KV": {"Verb": "get", "Key": "web/a"}}, {"KV": {"Verb": "get", "Key": "other"}}]),
+    ("txn", [{"KV": {"Verb": "set", "Key": "web/a", "Value": ""}},
+             {"KV": {"Verb": "set", "Key": "other", "Value": ""}}]),
+    ("catalog/register", FAR),
+    ("catalog/register", {**FAR, "Service": {"ID": "web1", "Service": "web"}}),
+    ("catalog/register", {**FAR, "Service": {"ID": "web1", "Service": "db"}}),
+    ("catalog/register", {**FAR, "Address": "10.0.0.3", "Service": {"Service": "web"}}),
+    ("catalog/register", {**FAR, "Check": {"CheckID": "c", "Name": "c", "ServiceID": "web1"}}),
+    ("catalog/register", {**FAR, "Check": {"CheckID": "c", "Name": "c", "ServiceID": "none"}}),
+    ("catalog/register", {**FAR, "Check": {"Name": "x", "Node": "other"}}),
+    ("catalog/register", {**FAR, "Check": {"Name": "x"}}),
+    ("catalog/register", {**FAR, "SkipNodeUpdate": True, "Service": {"Service": "consul"}}),
+    ("catalog/deregister", {"Node": "far", "ServiceID": "none"}),
+    ("catalog/deregister", {"Node": "far", "CheckID": "none"}),
+    ("session/create", {"Node": "vm"}), ("session/destroy/" + UNKNOWN, None),
+    ("session/renew/" + UNKNOWN, None),
+    ("agent/service/register", WEB), ("agent/service/register", {"ID": "web2", "Name": "db"}),
+    ("agent/service/register", PROXY),
+    ("agent/check/register", {"Name": "mine", "TTL": "9s"}),
+    ("agent/check/register", {"Name": "its", "TTL": "9s", "ServiceID": "web1"}),
+    ("agent/check/pass/none", None), ("agent/service/deregister/none", None),
+    ("agent/check/deregister/none", None),
+    ("agent/service/maintenance/web1?enable=false", None),
+    ("agent/service/maintenance/none?enable=true", None), ("agent/maintenance?enable=false", None),
+    ("agent/force-leave/nobody", None), ("agent/reload", None),
+    ("agent/token/default", {"Token": ""}),
+    ("operator/autopilot/configuration?cas=1", {}), ("event/fire/e", ""),
+    ("connect/ca/configuration", {"Provider": "nonsense"}),
+    ("config", {"Kind": "service-defaults", "Name": "web", "Protocol": "http"}),
+    ("config", {"Kind": "proxy-defaults", "Name": "global"}),
+    ("query/" + UNKNOWN, {"Name": "q", "Service": {"Service": "web"}}),
+]  # fmt: skip
+
+
+class Server:
+    """One of both, with what must not be compared replaced."""
+
+    def __init__(self, agent: AgentProcess) -> None:
+        self.agent = agent
+
+    def ask(self, method: str, path: str, token: str, body: Any = None) -> tuple[int, Any]:
+        """Status and body."""
+        secret = SECRETS[token]
+        if secret:
+            path += ("&" if "?" in path else "?") + f"token={secret}"
+        status, _, answer = self.agent.ask(method, f"/v1/{path}", body)
+        if method == "GET" and path.partition("?")[0] in STATUS_ONLY:
+            return status, "" if status == 200 else answer.decode()
+        # A real client says of an error that it came by RPC, ours does not.
+        text = answer.decode(errors="replace").replace("rpc error making call: ", "")
+        text = re.sub(r"127\.\d+\.\d+\.\d+", "<address>", text)
+        text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<id>", text)
+        try:
+            return status, _plain(json.loads(text))
+        except ValueError:
+            return status, text if status != 200 else "<text>"
+
+    def put(self, path: str, body: Any, method: str = "PUT") -> None:
+        """With all rights; must succeed."""
+        status, _, answer = self.agent.ask(method, f"/v1/{path}?token={MASTER}", body)
+        assert status == 200, (path, answer)
+
+    def post(self, path: str, body: Any) -> None:
+        """As `put`."""
+        self.put(path, body, "POST")
+
+    def fill(self) -> None:
+        """Policies, tokens, and things to see."""
+        for name, rules in POLICIES.items():
+            elsewhere = {"Datacenters": ["dc2"]} if name == "elsewhere" else {}
+            self.put("acl/policy", {"Name": name, "Rules": rules, **elsewhere})
+        self.put("acl/role", {"Name": "operators", "Policies": [{"Name": "operates"}]})
+        for name, token in TOKENS.items():
+            self.put("acl/token", {"SecretID": SECRETS[name], **token})
+        for key in ("web/a", "web/locked", "other", "list/x"):
+            self.put(f"kv/{key}", "1")
+        self.put("catalog/register", {**FAR, "Service": {"ID": "web1", "Service": "web"}})
+        self.put("catalog/register", {**FAR, "Service": {"ID": "db1", "Service": "db"},
+                                      "Check": {"CheckID": "disk", "Name": "disk"}})  # fmt: skip
+        for name in ("web", "db"):
+            check = {"CheckID": name, "TTL": "1h", "Status": "passing"}
+            self.put("agent/service/register", {"ID": f"{name}1", "Name": name, "Check": check})
+        self.put("session/create", {"Name": "s"})
+        self.put("config", {"Kind": "service-defaults", "Name": "web", "Protocol": "http"})
+        for source, destination in (("db", "web"), ("*", "db")):
+            ends = {"SourceName": source, "DestinationName": destination}
+            self.post("connect/intentions", {**ends, "Action": "allow"})
+        self.post("query", {"Name": "q", "Token": UNKNOWN, "Service": {"Service": "web"}})
+
+
+VOLATILE = {"CreateIndex", "ModifyIndex", "LockIndex", "Index", "Hash", "CreateTime", "UpdatedAt",
+            "PrimaryModifyIndex", "CreatedAt", "Coord", "Vec", "Tags", "ContentHash", "RootCert", "SigningKeyID", "SerialNumber",
+            "NotBefore", "NotAfter", "Output", "LTime", "Meta"}  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: "" if k in VOLATILE else _plain(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return sorted((_plain(one) for one in value), key=repr)
+    return value
+
+
+ACL = {"enabled": True, "default_policy": "deny"}
+AGENT_TOKENS = {"agent": MASTER, "agent_master": AGENT_MASTER}
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
+    made = Agents(tmp_path_factory.mktemp("acl"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def servers(agents: Agents) -> tuple[Server, Server]:
+    config = {
+        "node_name": "vm",
+        "node_id": "00000000-0000-0000-0000-111111111111",
+        "acl": {**ACL, "tokens": {"master": MASTER, **AGENT_TOKENS}},
+        "connect": {"enabled": True},
+        "disable_coordinates": True,
+    }
+    pair = [
+        Server(agents.server(command, name, **config))
+        for command, name in ((OURS, "ours"), (THEIRS, "theirs"))
+    ]
+    for one in pair:
+        until(lambda one=one: "serfHealth" in str(one.ask("GET", "health/node/vm", "master")))
+        one.fill()
+    for one in pair:
+        until(lambda one=one: "db1" in str(one.ask("GET", "catalog/node/vm", "master")))
+    return pair[0], pair[1]
+
+
+def _unlike(servers: tuple[Server, Server], method: str, path: str, body: Any = None) -> list[str]:
+    found = []
+    for token in SECRETS:
+        ours, theirs = (one.ask(method, path, token, body) for one in servers)
+        if unlike := differences(list(ours), list(theirs)):
+            found.append(f"{method} {path} {body or ''} as {token!r}: {'; '.join(unlike)}"[:400])
+    return found
+
+
+def test_reads_show_the_same_to_everyone(servers: tuple[Server, Server]) -> None:
+    unlike = [line for path in READS for line in _unlike(servers, "GET", path)]
+    unlike += [line for path in STATUS_ONLY for line in _unlike(servers, "GET", path)]
+    assert not unlike, "\n".join(unlike)
+
+
+def test_writes_are_refused_alike(servers: tuple[Server, Server]) -> None:
+    unlike = [line for path, body in WRITES for line in _unlike(servers, "PUT", path, body)]
+    assert not unlike, "\n".join(unlike)
+
+
+CLIENT_READS = [
+    "agent/self",
+    "agent/members",
+    "agent/services",
+    "agent/checks",
+    "agent/service/web1",
+    "agent/host",
+    "agent/health/service/name/web",
+    "kv/web/a",
+    "kv/other",
+    "catalog/service/web",
+    "health/node/vm",
+    "operator/raft/configuration",
+]
+CLIENT_WRITES: list[tuple[str, Any]] = [
+    ("agent/service/register", {"ID": "web2", "Name": "web"}),
+    ("agent/check/register", {"Name": "mine", "TTL": "9s"}),
+    ("agent/maintenance?enable=false", None),
+    ("kv/web/a", "1"),
+]
+
+
+def test_clients_judge_by_what_servers_of_the_other_kind_say(
+    agents: Agents, servers: tuple[Server, Server]
+) -> None:
+    """A real client of our server, and ours of a real one, which must be out of legacy mode."""
+    config = {
+        "node_name": "vm2",
+        "node_id": "00000000-0000-0000-0000-222222222222",
+        "acl": {**ACL, "tokens": AGENT_TOKENS},
+        "disable_coordinates": True,
+    }
+    clients = [
+        Server(agents.client(command, name, to.agent, **config))
+        for command, name, to in (
+            (THEIRS, "their client", servers[0]),
+            (OURS, "our client", servers[1]),
+        )
+    ]
+    for client in clients:
+        until(lambda c=client: "web" in str(c.ask("GET", "catalog/services", "master")))
+        # Real ones are slow to leave legacy mode, in which every other token is unknown.
+        until(lambda c=client: _acls(c) == {"1"})
+        until(lambda c=client: c.ask("GET", "agent/self", "empty") == (403, "Permission denied"))
+        check = {"CheckID": "web", "TTL": "1h", "Status": "passing"}
+        client.put("agent/service/register", {"ID": "web1", "Name": "web", "Check": check})
+        until(lambda c=client: "vm2" in str(c.ask("GET", "health/service/web", "master")))
+    pair = clients[0], clients[1]
+    unlike = [line for path in CLIENT_READS for line in _unlike(pair, "GET", path)]
+    unlike += [line for path, body in CLIENT_WRITES for line in _unlike(pair, "PUT", path, body)]
+    assert not unlike, "\n".join(unlike)
+
+
+def _acls(client: Server) -> set[str]:
+    """The ACL modes that members show."""
+    status, _, answer = client.agent.ask("GET", f"/v1/agent/members?token={MASTER}")
+    assert status == 200
+    return {member["Tags"]["acls"] for member in json.loads(answer)}
