@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -102,14 +103,17 @@ class World:
     def start(self) -> None:
         """Build and start everything. Returns when every program has been started."""
         self.build()
-        for host in self.hosts:
+        if self.spec.acl is None:
+            self._start(self.hosts)
+            return
+        # Secondaries know tokens from the primary: found without one, Consul's look for it again
+        # after up to 30 s
+        primary = self._of(self.spec.primary.name)
+        for host in primary:
             self.start_agent(host)
-        if self.spec.acl is not None:
-            # Gateways are registered by a token, which secondaries know from the primary
-            primary = self.servers(self.spec.primary.name)[0]
-            make_tokens(self.api(primary, 2.0), self.spec.acl)
-        for host in self.gateways():
-            self.start_envoy(host)
+        make_tokens(self.api(primary[0], 2.0), self.spec.acl)
+        self._start(primary)
+        self._start([host for host in self.hosts if host not in primary])
 
     def stop(self) -> None:
         """Ends all programs and takes the network away. May be called twice."""
@@ -237,6 +241,13 @@ class World:
         self._prepare(host)
 
     # Within
+
+    def _start(self, hosts: Sequence[Host]) -> None:
+        for host in hosts:
+            self.start_agent(host)
+        for host in hosts:
+            if host.is_gateway:
+                self.start_envoy(host, 90.0 if self.spec.acl else 30.0)
 
     def _add(self, datacenter: str, role: Role, *, start: bool) -> Host:
         found = next(d for d in self.spec.datacenters if d.name == datacenter)
