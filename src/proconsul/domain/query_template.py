@@ -104,20 +104,22 @@ def _value(part: _Part, values: dict[str, str], groups: list[str]) -> str:
 
 
 def _parts(path: str, text: str) -> list[_Part]:
-    parts, literal, at = list[_Part](), "", 0
-    while at < len(text):
-        if text.startswith("$${", at):
-            literal, at = literal + "${", at + 3
-        elif not text.startswith("${", at):
-            literal, at = literal + text[at], at + 1
-        else:
-            found = _INTERPOLATION.match(text, at)
+    parts, at = list[_Part](), 0
+    while (dollar := text.find("$", at)) >= 0:
+        parts.append(_Part(text[at:dollar]))
+        if text.startswith("$${", dollar):
+            parts.append(_Part("${"))
+            at = dollar + 3
+        elif text.startswith("${", dollar):
+            found = _INTERPOLATION.match(text, dollar)
             if found is None:
-                raise _refused(path, text, at)
-            parts.append(_Part(literal))
-            literal, at = "", found.end()
+                raise _refused(path, text, dollar)
             parts.append(_part(path, text, found))
-    return [*parts, _Part(literal)]
+            at = found.end()
+        else:
+            parts.append(_Part("$"))
+            at = dollar + 1
+    return [*parts, _Part(text[at:])]
 
 
 def _part(path: str, text: str, found: re.Match[str]) -> _Part:

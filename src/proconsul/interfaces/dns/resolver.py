@@ -419,6 +419,7 @@ class Resolver:
     def _failed(self, reply: Reply, error: Exception) -> None:
         log.error("rpc error: error=%s", error)
         self._nothing(reply, rcode_of(error))
+        reply.is_repeatable = False
 
     def _nothing(self, reply: Reply, rcode: int) -> None:
         reply.is_repeatable = rcode == dns.NXDOMAIN
