@@ -129,7 +129,7 @@ class Builder:
             config_entries=bootstrap_entries(
                 get("config_entries.bootstrap", ()), self._m.origin("config_entries.bootstrap")
             ),
-            central_service_config=get("enable_central_service_config", True),
+            central_service_config=get("enable_central_service_config", False),
         )
 
     def _ports(self) -> model.Ports:

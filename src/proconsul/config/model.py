@@ -380,7 +380,7 @@ class AgentConfig:
     watches: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     config_entries: tuple[Any, ...] = ()
     """`domain.config_entries` that a new primary datacenter begins with."""
-    central_service_config: bool = True
+    central_service_config: bool = False
     """Config entries are overlaid onto the proxies that are registered with this agent."""
     """As `domain.watches.parse_watch` takes them."""
 

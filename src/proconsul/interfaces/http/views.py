@@ -335,12 +335,15 @@ def agent_service(one: NodeService) -> dict[str, Any]:
     return view
 
 
+_API_UPSTREAM_ALWAYS = frozenset({"DestinationName", "MeshGateway"})
+
+
 def _api_proxy(one: ConnectProxyConfig) -> dict[str, Any]:
-    """A proxy's configuration as Consul's API client has it: upstreams omit an empty datacenter."""
+    """A proxy's configuration as Consul's API client has it: upstreams omit what is empty."""
     view = proxy(one)
     if one.upstreams:
         upstreams = [
-            {key: value for key, value in upstream.items() if key != "Datacenter" or value}
+            {key: value for key, value in upstream.items() if value or key in _API_UPSTREAM_ALWAYS}
             for upstream in view["Upstreams"]
         ]
         view = {**view, "Upstreams": upstreams}

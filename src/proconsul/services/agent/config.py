@@ -41,7 +41,7 @@ class AgentSettings:
     coordinates: bool = True
     remote_exec: bool = False
     """Whether operators may run commands here."""
-    central_service_config: bool = True
+    central_service_config: bool = False
     """Config entries are overlaid onto the proxies that are registered here."""
     cache: CacheOptions = field(default_factory=CacheOptions)
 
