@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-import dnslib
 import msgspec
+from fuzz_certificates import certificates
 from fuzz_connections import connections
+from fuzz_dns import dns_targets
 from fuzz_inputs import GOLDEN, Target
 
 import proconsul.domain
@@ -26,18 +27,32 @@ from proconsul.core.gossip.memberlist import MemberlistConfig
 from proconsul.core.gossip.serf import Serf, SerfConfig
 from proconsul.core.gossip.serf.snapshot import parse_address, replay
 from proconsul.core.yamux.session import Session, YamuxConfig
-from proconsul.domain.base import GoStruct, decode, encode, raw_bytes
+from proconsul.domain.base import GoStruct, SelfMarshalled, decode, encode, raw_bytes
 from proconsul.domain.catalog import CheckServiceNode
 from proconsul.domain.filter import FilterError, create_filter
 from proconsul.domain.go_decode import GoDecodeError, decode_service_definition, parse_json
 from proconsul.domain.messages import MessageType
 from proconsul.domain.regexps import RegexpError, compile_regexp
-from proconsul.drivers import dns_resolver
+from proconsul.drivers.gossip import keyring_file
 from proconsul.federation.discovery import args
 from proconsul.rpc.server_meta import parse_server
+from proconsul.services.agent.events import UserEvent, decode_event, encode_event
+from proconsul.services.agent.remote_exec import ExecEvent, ExecSpec, decode_json
 from proconsul.state.errors import FsmError
 from proconsul.state.fsm import Fsm
-from proconsul.wire import gotime, lzw, memberlist, msgpack, netrpc, raft, serf, serf_decode, yamux
+from proconsul.util import gobase64
+from proconsul.util.errors import ConfigError
+from proconsul.wire import (
+    gotime,
+    lzw,
+    memberlist,
+    msgpack,
+    netrpc,
+    raft,
+    serf,
+    serf_decode,
+    yamux,
+)
 from proconsul.wire.memberlist_crypto import Keyring
 from proconsul.wire.memberlist_packet import encode_compress, unwrap_packet
 from proconsul.wire.memberlist_stream import StreamReader, wrap_stream
@@ -57,6 +72,8 @@ def targets() -> list[Target]:
         *_domain(),
         *_text(),
         *connections(),
+        *dns_targets(),
+        *certificates(),
     ]
 
 
@@ -306,7 +323,11 @@ def structs_of_domain() -> list[type]:
             yield from below(child)
 
     return sorted(
-        (t for t in below(GoStruct) if t.__module__.startswith("proconsul.domain.")),
+        (
+            t
+            for t in below(GoStruct)
+            if t.__module__.startswith("proconsul.domain.") and t is not SelfMarshalled
+        ),
         key=lambda t: (t.__module__, t.__name__),
     )
 
@@ -363,6 +384,7 @@ _FILTERS = [
     b'Service.Tags contains "v1" and (Node.Meta["a b"] != 7 or not Checks is empty)',
     b"`x` not in Service.Meta or Service.Port == 0x1f or Checks.Status matches `^(a|b)+$`",
 ]
+_EVENT_ID = "b54fe110-7af5-cafc-d1fb-afc8ba432b1c"
 _REGEXPS = [b"^geo-(.*?)-([^-]+?)$", rb"(?i)[[:alpha:]a-z\d]{2,5}|(?P<n>\bx\pL\x{41})*?"]
 
 
@@ -381,22 +403,14 @@ def _text() -> list[Target]:
                (SettingError,)),
         Target("discovery arguments", _text_of(args.parse), joins, (args.ArgsError,)),
         Target("discovery description", _text_of(args.describe), joins, ()),
+        Target("keyring file", keyring_file.decode, [b'["MDEyMzQ1Njc4OWFiY2RlZg=="]', b"[]"], (ConfigError,)),
+        Target("Go base64", _text_of(gobase64.decode), [b"aGk=", b"!"], (ValueError,)),
+        Target("remote exec event", lambda d: decode_json(d, ExecEvent), [b'{"Prefix":"p","Session":"s"}']),
+        Target("remote exec job", lambda d: decode_json(d, ExecSpec),
+               [b'{"Command":"x","Args":["a"],"Script":"aGk=","Wait":2000000000}']),
+        Target("user event", decode_event, [encode_event(UserEvent(_EVENT_ID, "n", version=1)),
+               encode_event(UserEvent(_EVENT_ID, "n", "a", raw_bytes(b"x"), "b", "c", 1))]),
         Target("filter", _text_of(lambda t: create_filter(t, CheckServiceNode)), _FILTERS, (FilterError,)),
         Target("regular expression", _text_of(lambda t: compile_regexp(t).groups(t)), _REGEXPS,
                (RegexpError,)),
-        Target("DNS answer", _dns_answer, _dns_samples(), (dns_resolver.DnsError,)),
     ]  # fmt: skip
-
-
-def _dns_samples() -> list[bytes]:
-    record = dnslib.DNSRecord.question("gw.example", "SRV").reply()
-    record.add_answer(*dnslib.RR.fromZone("gw.example 60 SRV 1 2 8443 a.example"))
-    aliased = dnslib.DNSRecord.question("gw.example", "A").reply()
-    aliased.add_answer(*dnslib.RR.fromZone("gw.example 60 CNAME b.example"))
-    aliased.add_answer(*dnslib.RR.fromZone("b.example 60 A 127.0.0.1"))
-    return [record.pack(), aliased.pack()]
-
-
-def _dns_answer(data: bytes) -> object:
-    answer = dns_resolver._parse(data)
-    return dns_resolver._answers(answer, "gw.example", "A")

@@ -14,7 +14,7 @@ import posixpath
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from msgspec import MsgspecError, Struct
 from msgspec import json as fast_json
@@ -28,7 +28,7 @@ from proconsul.domain.kv import (
 )
 from proconsul.drivers.commands import CommandFailed, shell_command, start_command
 from proconsul.services.agent.events import UserEvent
-from proconsul.util.errors import ProconsulError
+from proconsul.util.errors import ProconsulError, WireError
 
 log = logging.getLogger("proconsul.agent")
 
@@ -61,6 +61,17 @@ class ExecSpec(Struct, rename="pascal"):
     wait: int = 0
 
 
+T = TypeVar("T")
+
+
+def decode_json(data: bytes, type_: type[T]) -> T:
+    """A job's part as JSON, which anybody may have written. Raises `WireError`."""
+    try:
+        return fast_json.decode(data, type=type_)
+    except (MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"malformed {type_.__name__}: {str(error)[:120]}") from error
+
+
 class RemoteExec:
     """Runs jobs for one agent."""
 
@@ -72,8 +83,8 @@ class RemoteExec:
         """The whole of one job. Whatever goes wrong is logged, and told as far as possible."""
         log.debug("received remote exec event: id=%s", event.id)
         try:
-            job = fast_json.decode(event.payload, type=ExecEvent)
-        except (MsgspecError, UnicodeDecodeError) as error:
+            job = decode_json(event.payload, ExecEvent)
+        except WireError as error:
             log.error("failed to decode remote exec event: error=%s", error)
             return
         try:
@@ -109,11 +120,7 @@ class RemoteExec:
             )
             found: IndexedDirEntries = await self._core.call("KVS.Get", request)
             if found.entries:
-                try:
-                    return fast_json.decode(found.entries[0].value, type=ExecSpec)
-                except (MsgspecError, UnicodeDecodeError) as error:
-                    log.error("failed to decode remote exec spec: error=%s", error)
-                    return None
+                return decode_json(found.entries[0].value, ExecSpec)
         log.debug("remote exec aborted, job spec missing")
         return None
 
