@@ -27,6 +27,8 @@ from proconsul.core.gossip.memberlist import MemberlistConfig
 from proconsul.core.gossip.serf import Serf, SerfConfig
 from proconsul.core.gossip.serf.snapshot import parse_address, replay
 from proconsul.core.yamux.session import Session, YamuxConfig
+from proconsul.domain.acl_authorizers import authorizer
+from proconsul.domain.acl_rules import RulesError, Syntax, parse_rules
 from proconsul.domain.base import GoStruct, SelfMarshalled, decode, encode, raw_bytes
 from proconsul.domain.catalog import CheckServiceNode
 from proconsul.domain.filter import FilterError, create_filter
@@ -385,7 +387,17 @@ _FILTERS = [
     b"`x` not in Service.Meta or Service.Port == 0x1f or Checks.Status matches `^(a|b)+$`",
 ]
 _EVENT_ID = "b54fe110-7af5-cafc-d1fb-afc8ba432b1c"
+_RULES = [
+    b'acl = "read" key_prefix "" { policy = "write" } // c\nservice "a\\t" { policy = "read" }',
+    b'# c\nkey "a" { policy = <<-E\n read\n E\n } node a { policy = "deny", x = [1, {y = 2.5}] }',
+    b'{"key": {"a": {"policy": "read"}}, "node_prefix": [{"": {"policy": "deny"}}], "acl": "list"}',
+]
 _REGEXPS = [b"^geo-(.*?)-([^-]+?)$", rb"(?i)[[:alpha:]a-z\d]{2,5}|(?P<n>\bx\pL\x{41})*?"]
+
+
+def _acl_rules(text: str) -> object:
+    parse_rules(text, Syntax.LEGACY)
+    return authorizer([parse_rules(text)], default_allow=False).key_write_prefix("a")
 
 
 def _text() -> list[Target]:
@@ -411,6 +423,7 @@ def _text() -> list[Target]:
         Target("user event", decode_event, [encode_event(UserEvent(_EVENT_ID, "n", version=1)),
                encode_event(UserEvent(_EVENT_ID, "n", "a", raw_bytes(b"x"), "b", "c", 1))]),
         Target("filter", _text_of(lambda t: create_filter(t, CheckServiceNode)), _FILTERS, (FilterError,)),
+        Target("ACL rules", _text_of(_acl_rules), _RULES, (RulesError,)),
         Target("regular expression", _text_of(lambda t: compile_regexp(t).groups(t)), _REGEXPS,
                (RegexpError,)),
     ]  # fmt: skip

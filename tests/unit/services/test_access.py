@@ -159,7 +159,7 @@ def test_tokens_that_are_none(token: str, error: type[Exception]) -> None:
 
 def test_what_is_not_registered_cannot_be_changed_with_acls() -> None:
     async def scene() -> None:
-        with pytest.raises(errors.DomainError, match='Unknown service {"nope" {}}'):
+        with pytest.raises(errors.DomainError, match=r'Unknown service \{"nope" \{\}\}'):
             await world().vet_service_update("web", "nope")
         with pytest.raises(errors.DomainError, match='Unknown check "nope"'):
             await world().vet_check_update("web", "nope")

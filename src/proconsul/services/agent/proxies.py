@@ -36,6 +36,8 @@ REFUSALS_MAX = 3
 SETTLE_S = 0.005
 """Answers that come together make one snapshot."""
 CONSUL_SERVICE = "consul"
+RIGHTS_S = 300.0
+"""So often a token is looked at again when nothing changes: it may have been taken back."""
 
 
 class _Query:
@@ -170,6 +172,14 @@ class MeshGatewayWatch:
         )
 
 
+async def _within(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
 class ProxySource:
     """The xDS server's source of snapshots, on this agent's registrations."""
 
@@ -202,10 +212,12 @@ class ProxySource:
             last: MeshGatewaySnapshot | None = None
             try:
                 while True:
-                    await watch.changed.wait()
+                    await _within(watch.changed, RIGHTS_S)
                     await asyncio.sleep(SETTLE_S)
                     watch.changed.clear()
-                    view = watch.view(self._registered(proxy_id))
+                    service = self._registered(proxy_id)
+                    await self._permitted(service, token)
+                    view = watch.view(service)
                     snapshot = None if view is None else mesh_gateway_snapshot(view)
                     if snapshot is not None and snapshot != last:
                         last = snapshot
