@@ -117,6 +117,7 @@ class Side:
         text = text.replace(self.agent.address, "<address>")
         text = UUID.sub(lambda m: self.names.setdefault(m[0], f"<id {len(self.names)}>"), text)
         text = re.sub(r"\b(?:[0-9a-f]{2}:){7,}[0-9a-f]{2}\b", "<fingerprint>", text)
+        text = re.sub(r"into Go value of type .*", "into Go value of type T", text)
         text = re.sub(r"(reset|current modify) index:? \d+", r"\1 index N", text)
         text = re.sub(r"-----BEGIN[^-]*-----[^-]*-----END[^-]*-----", "<pem>", text)
         return re.sub(r"\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d)", "<time>", text)

@@ -175,6 +175,8 @@ def ensure_service(tx: Transaction, node: str, service: NodeService) -> None:
         )
     if node.lower() not in tx.t.nodes:
         raise StateError(MISSING_NODE)
+    if not service.id:
+        raise StateError("failed inserting service: object missing primary index")
     gateways.service_written(tx, service)
     weights = service.weights
     row = replace(
