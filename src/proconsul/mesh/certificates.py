@@ -22,6 +22,12 @@ from proconsul.mesh.errors import CertificateError, SigningRequestError
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
+_UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType, UserWarning,
+)  # fmt: skip
+"""What `cryptography` raises of what others made up; a warning where warnings are errors."""
+
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
@@ -43,16 +49,19 @@ def load_certificate(pem: str) -> x509.Certificate:
     if "-----BEGIN" not in pem:
         raise CertificateError("no PEM-encoded data found")
     try:
-        return x509.load_pem_x509_certificate(pem.encode())
-    except ValueError as error:
+        found = x509.load_pem_x509_certificate(pem.encode("utf-8", "surrogateescape"))
+        uris_of(found)
+        _ = found.subject, found.issuer, found.not_valid_after_utc
+    except _UNREADABLE as error:
         raise CertificateError(f"certificate cannot be read: {error}") from error
+    return found
 
 
 def load_key(pem: str) -> PrivateKey:
     """A signing key, EC or RSA. Raises `CertificateError`, whose text never holds the key."""
     try:
-        key = serialization.load_pem_private_key(pem.encode(), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+        key = serialization.load_pem_private_key(pem.encode("utf-8", "surrogateescape"), None)
+    except _UNREADABLE:
         raise CertificateError(
             "private key cannot be read: give it unencrypted, in PEM (EC, RSA or PKCS#8)"
         ) from None
@@ -88,8 +97,8 @@ def authorities_of(chain_pem: str) -> list[str]:
     Raises `CertificateError`.
     """
     try:
-        chain = x509.load_pem_x509_certificates(chain_pem.encode())
-    except ValueError as error:
+        chain = x509.load_pem_x509_certificates(chain_pem.encode("utf-8", "surrogateescape"))
+    except _UNREADABLE as error:
         raise CertificateError(f"certificate cannot be read: {error}") from error
     return [_authority_key_id(certificate).hex(":") for certificate in chain]
 
@@ -106,7 +115,7 @@ def subject_key_id(certificate: x509.Certificate) -> bytes | None:
     """The id of the certificate's key, as it says itself."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return None
     return found.value.digest
 
@@ -114,13 +123,17 @@ def subject_key_id(certificate: x509.Certificate) -> bytes | None:
 def _authority_key_id(certificate: x509.Certificate) -> bytes:
     try:
         found = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
-    except (x509.ExtensionNotFound, ValueError):
+    except (x509.ExtensionNotFound, *_UNREADABLE):
         return b""
     return found.value.key_identifier or b""
 
 
 def _key_info(certificate: x509.Certificate) -> tuple[str, int]:
-    match certificate.public_key():
+    try:
+        public = certificate.public_key()
+    except _UNREADABLE as error:
+        raise CertificateError(f"unsupported key type: {error}") from error
+    match public:
         case ec.EllipticCurvePublicKey() as key:
             return "ec", key.curve.key_size
         case rsa.RSAPublicKey() as key:
@@ -150,12 +163,13 @@ def dns_names_of(request: x509.CertificateSigningRequest) -> list[str]:
 def load_request(pem: str) -> tuple[x509.CertificateSigningRequest, PublicKey]:
     """A signing request that its own key signed, and that key. Raises `SigningRequestError`."""
     try:
-        request = x509.load_pem_x509_csr(pem.encode())
+        request = x509.load_pem_x509_csr(pem.encode("utf-8", "surrogateescape"))
         public, proved = request.public_key(), False
         if isinstance(public, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
             proved = request.is_signature_valid
             uris_of(request)
-    except (ValueError, UnsupportedAlgorithm) as error:
+            _ = request.subject
+    except _UNREADABLE as error:
         raise SigningRequestError(f"incoming CSR cannot be read: {error}") from error
     if not isinstance(public, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         raise SigningRequestError("incoming CSR has a key that is neither EC nor RSA")
