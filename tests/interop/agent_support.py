@@ -226,11 +226,11 @@ def ready(agent: AgentProcess, seconds: float = 20.0) -> AgentProcess:
 
 
 @contextmanager
-def both_alone(path: Path, **config: Any) -> Iterator[tuple[AgentProcess, AgentProcess]]:
+def both_alone(path: Path) -> Iterator[tuple[AgentProcess, AgentProcess]]:
     """Ours and a real one of the same node name, each a `-dev` server alone, ready."""
     agents = Agents(path)
     try:
-        pair = agents.make(OURS, "ours", **config), agents.make(THEIRS, "theirs", **config)
+        pair = agents.make(OURS, "ours"), agents.make(THEIRS, "theirs")
         for agent in pair:
             agent.config["node_name"] = "vm"
             del agent.config["data_dir"]

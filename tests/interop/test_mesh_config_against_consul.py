@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_support import OURS, THEIRS, AgentProcess, both_alone, needs_consul
+from agent_support import OURS, THEIRS, AgentProcess, Agents, both_alone, needs_consul, until
 
 from proconsul.domain.intention import Intention, with_hash
 from proconsul.interfaces.http.intentions import view
@@ -445,3 +445,25 @@ def test_services_behind_gateways(pair: Pair) -> None:
     compare(pair, "DELETE", f"{CONFIG}/terminating-gateway/exit")
     for path in GATEWAY_READS:
         compare(pair, "GET", path)
+
+
+BOOTSTRAP: tuple[dict[str, Any], ...] = (
+    {"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "http", "n": 5}},
+    {"kind": "service-defaults", "name": "boot", "protocol": "GRPC"},
+)
+
+
+def test_bootstrapped_entries(tmp_path: Path) -> None:
+    agents = Agents(tmp_path)
+    try:
+        made = [
+            agents.server(command, name, config_entries={"bootstrap": BOOTSTRAP})
+            for command, name in ((OURS, "ours"), (THEIRS, "theirs"))
+        ]
+        for path in (f"{CONFIG}/proxy-defaults/global", f"{CONFIG}/service-defaults/boot"):
+            ours, theirs = (until(lambda agent=agent, path=path: agent.get(path)) for agent in made)
+            for volatile in ("CreateIndex", "ModifyIndex"):
+                del ours[volatile], theirs[volatile]
+            assert ours == theirs
+    finally:
+        agents.close()
