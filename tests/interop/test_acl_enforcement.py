@@ -337,3 +337,29 @@ def _acls(client: Server) -> set[str]:
     status, _, answer = client.agent.ask("GET", f"/v1/agent/members?token={MASTER}")
     assert status == 200
     return {member["Tags"]["acls"] for member in json.loads(answer)}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(THEIRS, OURS), (OURS, THEIRS)], ids=["theirs leads", "ours leads"]
+)
+def test_servers_of_one_quorum_leave_legacy_mode_and_know_the_same_tokens(
+    agents: Agents, first: tuple[str, ...], second: tuple[str, ...]
+) -> None:
+    tokens = {"master": MASTER, "agent": MASTER}
+    name = "their lead" if first is THEIRS else "our lead"
+    config = {"acl": {**ACL, "tokens": tokens}, "disable_coordinates": True}
+    leader = Server(agents.server(first, name, **config))
+    until(lambda: leader.ask("GET", "acl/token/self", "master")[0] == 200)
+    joins = [leader.agent.address]
+    follower = Server(
+        agents.server(second, f"{name} follower", bootstrap=False, retry_join=joins, **config)
+    )
+    until(lambda: len(leader.ask("GET", "status/peers", "master")[1]) == 2)
+    leader.put("acl/policy", {"Name": "reads", "Rules": POLICIES["reads"]})
+    leader.put("acl/token", {"SecretID": SECRETS["reads"], "Policies": [{"Name": "reads"}]})
+    for server in (leader, follower):
+        until(lambda s=server: _acls(s) == {"1"})
+        stale = "catalog/nodes?stale"
+        until(lambda s=server: len(s.ask("GET", stale, "reads")[1]) == 2)
+        assert server.ask("GET", stale, "") == (200, [])
+        assert server.ask("GET", stale, "unknown") == (403, "ACL not found")
