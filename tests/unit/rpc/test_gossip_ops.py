@@ -1,0 +1,224 @@
+"""Key operations and events by RPC: rights, fan-out, refusals; `?near`; transactions on the catalog."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from endpoint_support import ServerInMemory, only_ok, registration
+
+from proconsul.domain import catalog as c
+from proconsul.domain import coordinate as co
+from proconsul.domain import ops, txn
+from proconsul.domain import options as o
+from proconsul.domain.acl import AllowAll, Authorizer
+from proconsul.domain.base import raw_bytes
+from proconsul.domain.errors import DomainError, PermissionDeniedError
+from proconsul.domain.messages import MessageType
+from proconsul.rpc.endpoints import ops as endpoints
+from proconsul.rpc.endpoints import txn as txn_endpoints
+from proconsul.rpc.endpoints.base import RequestError
+from proconsul.rpc.table import Call, EndpointTable
+from proconsul.util.errors import ProconsulError
+
+
+class Gossip:
+    """Pools that answer with what they were asked."""
+
+    def __init__(self, *, wan: bool = True, broken: str = "") -> None:
+        self.events: list[tuple[str, bytes]] = []
+        self._wan, self._broken = wan, broken
+
+    async def operate_lan(self, request: ops.KeyringRequest) -> ops.KeyringResponse:
+        return ops.KeyringResponse(datacenter="dc1", keys={request.operation: 1})
+
+    async def operate_wan(self, request: ops.KeyringRequest) -> ops.KeyringResponse | None:
+        return ops.KeyringResponse(wan=True, datacenter="dc1") if self._wan else None
+
+    async def operate_remote(
+        self, datacenter: str, request: ops.KeyringRequest
+    ) -> ops.KeyringResponses:
+        assert request.forwarded
+        if datacenter == self._broken:
+            raise ProconsulError("unreachable")
+        return ops.KeyringResponses(responses=[ops.KeyringResponse(datacenter=datacenter)])
+
+    def remote_datacenters(self) -> list[str]:
+        return ["dc2", "dc3"]
+
+    async def user_event(self, name: str, payload: bytes) -> None:
+        self.events.append((name, payload))
+
+
+def call(gossip: Gossip, method: str, request: Any, may: Authorizer | None = None) -> Any:
+    table = EndpointTable(endpoints.endpoints(ServerInMemory(), gossip))
+    handler = table[method].handler
+    return asyncio.run(handler(request, Call(may or AllowAll(), None)))  # type: ignore[arg-type]
+
+
+def keyring(gossip: Gossip, may: Authorizer | None = None, **fields: Any) -> list[tuple[str, bool]]:
+    request = ops.KeyringRequest(**{"operation": "list", **fields})
+    answer = call(gossip, "Internal.KeyringOperation", request, may)
+    return [(row.datacenter, row.wan) for row in answer.responses]
+
+
+def test_all_pools_of_all_datacenters_are_asked() -> None:
+    everywhere = [("dc1", True), ("dc1", False), ("dc2", False), ("dc3", False)]
+    assert keyring(Gossip()) == everywhere
+    assert keyring(Gossip(), operation="install", key="k") == everywhere
+    here = [("dc1", False)]
+    assert keyring(Gossip(), local_only=True) == here
+    assert keyring(Gossip(), forwarded=True) == here
+    assert keyring(Gossip(wan=False)) == here
+
+
+def test_a_datacenter_that_cannot_be_asked_fails_all() -> None:
+    with pytest.raises(ProconsulError, match="unreachable"):
+        keyring(Gossip(broken="dc3"))
+
+
+@pytest.mark.parametrize(
+    ("operation", "text"),
+    [
+        ("list", "Reading keyring denied by ACLs"),
+        ("use", "Modifying keyring denied due to ACLs"),
+        ("melt", "Invalid keyring operation"),
+    ],
+)
+def test_who_may_see_and_change_keys(operation: str, text: str) -> None:
+    with pytest.raises(DomainError, match=text):
+        keyring(Gossip(), only_ok(), operation=operation)
+
+
+def test_only_lists_are_local() -> None:
+    with pytest.raises(RequestError, match="LocalOnly can only be used for List operations"):
+        keyring(Gossip(), operation="use", local_only=True)
+
+
+def test_an_event_goes_to_gossip_if_it_may() -> None:
+    gossip = Gossip()
+    request = ops.EventFireRequest(name="ok-go", payload=raw_bytes(b"all of it"))
+    call(gossip, "Internal.EventFire", request, only_ok())
+    assert gossip.events == [("consul:event:ok-go", b"all of it")]
+    with pytest.raises(PermissionDeniedError):
+        call(gossip, "Internal.EventFire", ops.EventFireRequest(name="no"), only_ok())
+
+
+# --- near
+
+
+def far(node: str, seconds: float, segment: str = "") -> co.NodeCoordinate:
+    return co.NodeCoordinate(node, segment, co.Coordinate([seconds] + [0.0] * 7, 1.0, 0.0, 1e-5))
+
+
+def placed(*rows: co.NodeCoordinate) -> ServerInMemory:
+    server = ServerInMemory()
+    for node in ("a", "b", "c", "d"):
+        service = c.NodeService(id="web", service="web")
+        check = c.HealthCheck(check_id="up", name="up", status=c.PASSING, service_id="web")
+        server.call("Catalog.Register", registration(node=node, service=service, check=check))
+    asyncio.run(server.apply(MessageType.COORDINATE_BATCH_UPDATE, list(rows), may_ignore=True))
+    return server
+
+
+def order(server: ServerInMemory, source: o.QuerySource) -> list[list[str]]:
+    """The nodes in the order of each kind of answer."""
+    about = o.ServiceSpecificRequest(service_name="web", source=source)
+    state = o.ChecksInStateRequest(state="passing", source=source)
+    every = o.DCSpecificRequest(source=source)
+    return [
+        [row.node for row in server.call("Catalog.ListNodes", every).nodes],
+        [row.node for row in server.call("Catalog.ServiceNodes", about).service_nodes],
+        [row.node.node for row in server.call("Health.ServiceNodes", about).nodes],
+        [row.node for row in server.call("Health.ServiceChecks", about).health_checks],
+        [row.node for row in server.call("Health.ChecksInState", state).health_checks],
+    ]
+
+
+def test_the_nearest_come_first_and_the_unknown_last() -> None:
+    server = placed(far("a", 0.3), far("b", 0.1), far("C", 0.2))
+    near_b = o.QuerySource("dc1", node="B")
+    assert order(server, near_b) == [["b", "c", "a", "d"]] * 5
+    as_it_is = [["a", "b", "c", "d"]] * 5
+    for source in (o.QuerySource("dc1", node="d"), o.QuerySource("dc2", node="b"), o.QuerySource()):
+        assert order(server, source) == as_it_is
+
+
+def test_only_one_segment_is_compared() -> None:
+    server = placed(far("a", 0.0, "x"), far("b", 0.1, "x"), far("b", 0.9), far("c", 0.0, "y"))
+    assert order(server, o.QuerySource("dc1", node="a"))[0] == ["a", "b", "c", "d"]
+    assert order(server, o.QuerySource("dc1", node="c"))[0] == ["c", "a", "b", "d"]
+
+
+# --- transactions on the catalog
+
+
+def apply(server: ServerInMemory, *parts: txn.TxnOp, may: Authorizer | None = None) -> Any:
+    table = EndpointTable(txn_endpoints.endpoints(server))
+    handler = table["Txn.Apply"].handler
+    request = txn.TxnRequest(datacenter="dc1", ops=list(parts))
+    return asyncio.run(handler(request, Call(may or AllowAll(), None)))  # type: ignore[arg-type]
+
+
+def node_op(name: str, verb: str = "set", **fields: Any) -> txn.TxnOp:
+    return txn.TxnOp(node=txn.TxnNodeOp(verb, c.Node(node=name, address="10.0.0.1", **fields)))
+
+
+def service_op(node: str, name: str, verb: str = "set", **fields: Any) -> txn.TxnOp:
+    service = c.NodeService(service=name, **fields)
+    return txn.TxnOp(service=txn.TxnServiceOp(verb, node, service))
+
+
+def check_op(verb: str = "set", **fields: Any) -> txn.TxnOp:
+    return txn.TxnOp(check=txn.TxnCheckOp(verb, c.HealthCheck(**fields)))
+
+
+def test_what_writes_the_catalog_gets_the_defaults_of_a_registration() -> None:
+    answer = apply(
+        ServerInMemory(),
+        node_op("ok-n"),
+        service_op("ok-n", "ok-web"),
+        check_op(node="ok-n", name="ok-check", status="passing"),
+        may=only_ok(),
+    )
+    assert not answer.errors
+    node, service, check = answer.results
+    assert (node.node.node, service.service.id) == ("ok-n", "ok-web")
+    assert check.check.check_id == "ok-check"
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (node_op(""), "Must provide node"),
+        (node_op("ok-n", id="x"), "Bad node ID: uuid string is wrong length"),
+        (node_op("n"), "Permission denied"),
+        (service_op("ok-n", "", id="x"), "Must provide service name with ID"),
+        (service_op("ok-n", "ok-web", address="0.0.0.0"), "Invalid service address"),
+        (service_op("ok-n", "web"), "Permission denied"),
+        (check_op(node="n", name="c"), "Permission denied"),
+        (check_op(node="ok-n", service_id="w", service_name="w"), "Permission denied"),
+    ],
+)
+def test_why_an_operation_is_refused(part: txn.TxnOp, text: str) -> None:
+    answer = apply(ServerInMemory(), node_op("ok-first"), part, may=only_ok())
+    assert answer.results is None
+    assert answer.errors == [txn.TxnError(1, text)]
+
+
+def test_results_are_filtered_by_what_may_be_read() -> None:
+    server = ServerInMemory()
+    apply(
+        server,
+        node_op("n"),
+        service_op("n", "web"),
+        check_op(node="n", check_id="c", status="passing"),
+    )
+    asked = (
+        node_op("n", "get"),
+        service_op("n", "", "get", id="web"),
+        check_op("get", node="n", check_id="c"),
+    )
+    assert len(apply(server, *asked).results) == 3
+    assert apply(server, *asked, may=only_ok()).results == []
