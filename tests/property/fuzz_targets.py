@@ -31,10 +31,20 @@ from proconsul.domain.acl_authorizers import authorizer
 from proconsul.domain.acl_rules import RulesError, Syntax, parse_rules
 from proconsul.domain.base import GoStruct, SelfMarshalled, decode, encode, raw_bytes
 from proconsul.domain.catalog import CheckServiceNode
+from proconsul.domain.config_entry_forms import ConfigEntryError, from_map, view
+from proconsul.domain.config_entry_messages import ConfigEntryRequest
+from proconsul.domain.config_entry_rules import InvalidEntryError, normalize, validate
 from proconsul.domain.filter import FilterError, create_filter
-from proconsul.domain.go_decode import GoDecodeError, decode_service_definition, parse_json
+from proconsul.domain.go_decode import (
+    GoDecodeError,
+    decode_service_definition,
+    parse_json,
+    with_floats,
+)
+from proconsul.domain.go_json import to_json
 from proconsul.domain.messages import MessageType
 from proconsul.domain.regexps import RegexpError, compile_regexp
+from proconsul.domain.weak_decode import WeakDecodeError
 from proconsul.drivers.gossip import keyring_file
 from proconsul.federation.discovery import args
 from proconsul.rpc.server_meta import parse_server
@@ -316,8 +326,8 @@ def _apply(data: bytes) -> None:
 
 def structs_of_domain() -> list[type]:
     """Every wire struct of the domain row."""
-    for module in pkgutil.iter_modules(proconsul.domain.__path__):
-        importlib.import_module(f"proconsul.domain.{module.name}")
+    for module in pkgutil.walk_packages(proconsul.domain.__path__, "proconsul.domain."):
+        importlib.import_module(module.name)
 
     def below(type_: type) -> Iterable[type]:
         for child in type_.__subclasses__():
@@ -356,6 +366,29 @@ def _filled(type_: Any, depth: int = 0) -> Any:
     return scalars.get(type_, "any")
 
 
+_ENTRY_ERRORS = (ConfigEntryError, WeakDecodeError, InvalidEntryError)
+_ENTRIES = [
+    b'{"Kind": "service-router", "name": "a", "routes": [{"match": {"http": {"path_prefix": "/",'
+    b' "header": [{"name": "h", "present": "1"}]}}, "Destination": {"num_retries": "3"}}]}',
+    b'{"kind": "service-splitter", "Name": "a", "Splits": [{"Weight": "33.4"}, {"Weight": 66.6,'
+    b' "Service": "b"}]}',
+    b'{"Kind": "proxy-defaults", "Config": {"a": [{"b": [1]}], "c": 1.5}, "mesh_gateway": [{}]}',
+    b'{"Kind": "ingress-gateway", "Name": "a", "Listeners": {"Port": 1, "Services": [{"Name":'
+    b' "b", "Hosts": "c.d"}]}}',
+    b'{"Kind": "service-resolver", "Name": "a", "Subsets": {"v": {"only_passing": true}},'
+    b' "Failover": {"*": {"Datacenters": "b"}}, "connect_timeout": "5s"}',
+]
+
+
+def _config_entry(data: bytes) -> None:
+    """Decoded, normalised, validated, shown, sent and received."""
+    entry = normalize(from_map(with_floats(parse_json(data))))
+    to_json(view(entry))
+    validate(entry)
+    request = ConfigEntryRequest("upsert", "dc1", entry)
+    assert decode(encode(request), ConfigEntryRequest) == request
+
+
 def _domain() -> list[Target]:
     def target(type_: type) -> Target:
         samples = [encode(_filled(type_)), b"\x80"]
@@ -371,6 +404,7 @@ def _domain() -> list[Target]:
         Target("JSON body", parse_json, [definition, b"[]", b'"a"'], (GoDecodeError,)),
         Target("service definition", lambda d: decode_service_definition(parse_json(d)),
                [definition], (GoDecodeError,)),
+        Target("config entry", _config_entry, _ENTRIES, (GoDecodeError, *_ENTRY_ERRORS)),
         Target("Go time", gotime.decode_time, [gotime.encode_time(1)]),
         Target("RFC 3339 time", _text_of(gotime.parse_time), [b"2020-01-01T00:00:00.5Z"]),
         Target("Go duration", _text_of(gotime.parse_duration), [b"1h2m3.5s", b"-5ns"]),

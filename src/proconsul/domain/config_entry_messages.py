@@ -6,7 +6,7 @@ messages are bytes that hold msgpack (`MarshalBinary`). `proxy-defaults` marshal
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Self
 
 import msgspec
@@ -145,7 +145,7 @@ class IndexedConfigEntries(_Answer, frozen=True, gc=False):
     """All of one kind. Go cannot decode those of kind "", which is all kinds, but answers with them."""
 
     kind: str = ""
-    entries: Sequence[c.ConfigEntry] = ()
+    entries: tuple[c.ConfigEntry, ...] = ()
 
     @override
     def to_wire(self) -> bytes:
@@ -159,7 +159,7 @@ class IndexedConfigEntries(_Answer, frozen=True, gc=False):
         values = _Values(data)
         values.value()
         kind, body = values.text(), decode(values.raw(), _ListBody)
-        entries = [unpack(kind or _kind_in(raw), raw) for raw in body.entries or ()]
+        entries = tuple(unpack(kind or _kind_in(raw), raw) for raw in body.entries or ())
         return cls(kind=kind, entries=entries, **_fields_of(body))
 
 
@@ -172,7 +172,7 @@ def _kind_in(raw: Raw) -> str:
 class IndexedGenericConfigEntries(_Answer, frozen=True, gc=False):
     """Entries of all kinds."""
 
-    entries: Sequence[c.ConfigEntry] = ()
+    entries: tuple[c.ConfigEntry, ...] = ()
 
     @override
     def to_wire(self) -> bytes:
@@ -191,7 +191,7 @@ class IndexedGenericConfigEntries(_Answer, frozen=True, gc=False):
                 kind = values.text()
                 yield unpack(kind, values.raw())
 
-        found = list(entries())
+        found = tuple(entries())
         return cls(entries=found, **_fields_of(decode(values.raw(), QueryMeta)))
 
 

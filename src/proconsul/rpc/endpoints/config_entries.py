@@ -138,8 +138,8 @@ class ConfigEntries:
         return entry.protocol if isinstance(entry, c.ServiceConfigEntry) else ""
 
 
-def _readable(entries: list[c.ConfigEntry], call: Call) -> list[c.ConfigEntry]:
-    return [entry for entry in entries if can_read(entry, call.authorizer)]
+def _readable(entries: list[c.ConfigEntry], call: Call) -> tuple[c.ConfigEntry, ...]:
+    return tuple(entry for entry in entries if can_read(entry, call.authorizer))
 
 
 def endpoints(server: EndpointServer) -> list[Endpoint]:
