@@ -338,7 +338,8 @@ def structs_of_domain() -> list[type]:
         (
             t
             for t in below(GoStruct)
-            if t.__module__.startswith("proconsul.domain.") and t is not SelfMarshalled
+            if t.__module__.startswith("proconsul.domain.")
+            and getattr(t, "to_wire", None) is not SelfMarshalled.to_wire
         ),
         key=lambda t: (t.__module__, t.__name__),
     )
