@@ -49,6 +49,7 @@ def _dns_server() -> Callable[[bytes], object]:
 
     class Nothing:
         metrics = Metrics()
+        cache: Any = None
 
         def try_rpc(self, method: str, _request: Any) -> Any:
             raise WireError(f"no {method}")

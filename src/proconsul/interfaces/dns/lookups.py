@@ -15,6 +15,12 @@ from proconsul.domain.prepared_query import (
 )
 from proconsul.interfaces.dns.asked import NodeLookup, QueryLookup, ServiceLookup
 from proconsul.interfaces.dns.settings import DnsAgent, DnsSettings
+from proconsul.services.agent.cache_types import (
+    HEALTH_SERVICES,
+    NODE_SERVICES,
+    PREPARED_QUERY,
+    CacheType,
+)
 from proconsul.wire import dns
 
 STALE_NS = 5_000_000_000
@@ -38,7 +44,7 @@ class Lookups:
         """The instances, healthy or not. Raises `ProconsulError`, `TimeoutError`."""
         settings = self._settings
         out: c.IndexedCheckServiceNodes = await self._fresh(
-            "Health.ServiceNodes",
+            HEALTH_SERVICES,
             o.ServiceSpecificRequest(
                 connect=lookup.connect,
                 ingress=lookup.ingress,
@@ -61,14 +67,14 @@ class Lookups:
             token=self._token,
             allow_stale=self._settings.allow_stale,
         )
-        out: c.IndexedNodeServices = await self._fresh("Catalog.NodeServices", request)
+        out: c.IndexedNodeServices = await self._fresh(NODE_SERVICES, request)
         return out.node_services.node if out.node_services is not None else None
 
     async def query(self, lookup: QueryLookup, source_ip: str) -> PreparedQueryExecuteResponse:
         """Execute a prepared query, near this agent or near `source_ip`, as it says. Raises as above."""
         settings = self._settings
         out: PreparedQueryExecuteResponse = await self._fresh(
-            "PreparedQuery.Execute",
+            PREPARED_QUERY,
             PreparedQueryExecuteRequest(
                 datacenter=lookup.datacenter,
                 query_id_or_name=lookup.query,
@@ -102,11 +108,16 @@ class Lookups:
         out: c.IndexedServiceNodes = await self._call("Catalog.ServiceNodes", request)
         return [row for row in out.service_nodes or () if row.service_address == address]
 
-    async def _fresh(self, method: str, request: Any) -> Any:
-        out = await self._call(method, request)
+    async def _fresh(self, kind: CacheType, request: Any) -> Any:
+        if self._settings.use_cache:
+            if self.now:
+                raise MustWait
+            out, _ = await self._agent.cache.get(kind, request)
+        else:
+            out = await self._call(kind.method, request)
         if request.allow_stale:
             if out.last_contact_ns > self._settings.max_stale_ns:
-                out = await self._call(method, replace(request, allow_stale=False))
+                out = await self._call(kind.method, replace(request, allow_stale=False))
             elif out.last_contact_ns > STALE_NS:
                 self._agent.metrics.incr("consul.dns.stale_queries")
         return out

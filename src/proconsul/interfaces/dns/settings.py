@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
+from proconsul.services.agent.cache import Cache
 from proconsul.util.metrics import Metrics
 from proconsul.wire import dns
 
@@ -21,6 +22,7 @@ class DnsAgent(Protocol):
     """An agent as DNS sees it."""
 
     metrics: Metrics
+    cache: Cache
 
     def try_rpc(self, method: str, request: Any) -> Any | None:
         """What `rpc` gives, if it can be had without waiting; else None."""

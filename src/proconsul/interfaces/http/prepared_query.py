@@ -17,6 +17,7 @@ from proconsul.interfaces.http.api import Answer, HttpApi
 from proconsul.interfaces.http.errors import HttpError, bad_request
 from proconsul.interfaces.http.options import consistency_of, query_options, query_source
 from proconsul.interfaces.http.query import Ask, parse_bool
+from proconsul.services.agent.cache_types import PREPARED_QUERY
 from proconsul.util.errors import ProconsulError
 from proconsul.util.goquote import go_quote
 
@@ -97,16 +98,21 @@ async def _execute(api: HttpApi, ask: Ask, name: str) -> Response:
                 " invalid syntax",
             )
         request = replace(request, connect=connect)
-    out: q.PreparedQueryExecuteResponse = await _asked(api, "PreparedQuery.Execute", request)
-    body = {
-        "Service": out.service,
-        "Nodes": views.check_service_nodes(out.nodes or ()),
-        "DNS": {"TTL": out.dns.ttl},
-        "Datacenter": out.datacenter,
-        "Failovers": out.failovers,
-        **_meta_view(out, request),
-    }
-    return api.json(ask, body, api.meta(out, request))
+
+    def render(out: q.PreparedQueryExecuteResponse) -> Response:
+        body = {
+            "Service": out.service,
+            "Nodes": views.check_service_nodes(out.nodes or ()),
+            "DNS": {"TTL": out.dns.ttl},
+            "Datacenter": out.datacenter,
+            "Failovers": out.failovers,
+            **_meta_view(out, request),
+        }
+        return api.json(ask, body, api.meta(out, request))
+
+    if api.may_use_cache(request):
+        return await api.cached(PREPARED_QUERY, request, render)
+    return render(await _asked(api, "PreparedQuery.Execute", request))
 
 
 async def _explain(api: HttpApi, ask: Ask, name: str) -> Response:

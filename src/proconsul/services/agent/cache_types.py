@@ -60,3 +60,10 @@ LIST_SERVICES = CacheType("catalog-list-services", "Catalog.ListServices", _IN_D
 CATALOG_SERVICES = CacheType("catalog-services", "Catalog.ServiceNodes", _OF_SERVICE)
 HEALTH_SERVICES = CacheType("health-services", "Health.ServiceNodes", _OF_SERVICE)
 NODE_SERVICES = CacheType("node-services", "Catalog.NodeServices", ("node", "filter"))
+PREPARED_QUERY = CacheType(
+    "prepared-query",
+    "PreparedQuery.Execute",
+    ("query_id_or_name", "limit", "connect"),
+    refresh=False,
+    blocking=False,
+)

@@ -13,6 +13,8 @@ from proconsul.domain import catalog as c
 from proconsul.domain.prepared_query import PreparedQueryExecuteResponse
 from proconsul.interfaces.dns.server import DnsServer
 from proconsul.interfaces.dns.settings import DnsSettings
+from proconsul.services.agent.cache import CacheMeta
+from proconsul.services.agent.cache_types import CacheType
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
 
@@ -35,11 +37,26 @@ def instance(
     )
 
 
+class FakeCache:
+    """Asks its agent once for each question."""
+
+    def __init__(self, agent: FakeAgent) -> None:
+        self.agent = agent
+        self.kept: dict[Any, Any] = {}
+
+    async def get(self, kind: CacheType, request: Any) -> tuple[Any, CacheMeta]:
+        key = kind.key(request)
+        if key not in self.kept:
+            self.kept[key] = await self.agent.rpc(kind.method, request)
+        return self.kept[key], CacheMeta()
+
+
 class FakeAgent:
     """Services by name. With `later` nothing can be had at once; with `error` nothing at all."""
 
     def __init__(self, **services: list[c.CheckServiceNode]) -> None:
         self.metrics = Metrics()
+        self.cache: Any = FakeCache(self)
         self.services = services
         self.later = False
         self.error: Exception | None = None

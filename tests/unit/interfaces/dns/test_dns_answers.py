@@ -147,6 +147,21 @@ def test_answers_too_stale_are_asked_for_again() -> None:
     assert agent.metrics.counter("consul.dns.stale_queries") == 1
 
 
+def test_the_agents_cache_is_asked_where_so_configured() -> None:
+    agent = FakeAgent(web=[instance("a", "10.0.0.1")])
+    ask = Asked(agent, use_cache=True, cache_max_age_ns=5)
+    for _ in range(2):
+        for name in ("web.service.consul", "a.node.consul", "web.query.consul"):
+            assert addresses(ask(name)) == ["10.0.0.1"]
+    assert len(agent.calls) == 3
+    assert agent.calls[0][1].max_age_ns == 5
+    agent.last_contact_ns = 10
+    stale = Asked(agent, use_cache=True, max_stale_ns=5)
+    agent.cache.kept.clear()
+    assert addresses(stale("web.service.consul")) == ["10.0.0.1"]
+    assert [request.allow_stale for _, request in agent.calls[3:]] == [True, False]
+
+
 def test_ttls() -> None:
     ttl = {"web*": 3, "webber": 4, "*": 9, "w*": 5}
     ask = Asked(FakeAgent(web=fleet(1), webber=fleet(1), x=fleet(1)), service_ttl=ttl, node_ttl=8)
