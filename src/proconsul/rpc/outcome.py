@@ -24,7 +24,11 @@ _UNDECIDED = (
 """Texts of errors after they crossed an RPC, from our servers and from Consul's."""
 _LOST = ("EOF", "stream closed", "stream reset", "session shutdown", "connection reset", "timeout")
 """In the errors of a Consul server that had passed the call on and lost the connection."""
+_EOF, _ENDED = ": EOF", ("stream closed", "session shutdown")
+"""A server lost the connection to the one that it had passed a read on to (`lib.IsErrEOF`)."""
 _CALLING = "rpc error making call: "
+_DIALLING = "rpc error getting client: "
+"""Of a Consul server that could not pass a call on: the connection was never there."""
 
 
 def not_done(error: BaseException) -> bool:
@@ -32,14 +36,21 @@ def not_done(error: BaseException) -> bool:
     if errors.is_no_leader(error) or isinstance(error, HopError | NotLeader | TransferInProgress):
         return True
     if getattr(error, "is_remote", False):
-        return str(error).removeprefix(_CALLING) in _UNTOUCHED
+        text = str(error).removeprefix(_CALLING)
+        return text in _UNTOUCHED or text.startswith(_DIALLING)
     return bool(getattr(error, "safe_to_retry", False))
 
 
 def may_repeat(method: Method, error: BaseException) -> bool:
     """Whether trying again cannot execute a write twice."""
-    remote = bool(getattr(error, "is_remote", False))
-    return not_done(error) or (method.is_read and not remote and _undecided(error))
+    if not_done(error):
+        return True
+    if not method.is_read:
+        return False
+    if getattr(error, "is_remote", False):
+        text = str(error)
+        return text.endswith(_EOF) or any(ended in text for ended in _ENDED)
+    return _undecided(error)
 
 
 def told(method: Method, error: ProconsulError | TimeoutError) -> ProconsulError:
