@@ -422,7 +422,7 @@ class Resolver:
         reply.is_repeatable = False
 
     def _nothing(self, reply: Reply, rcode: int) -> None:
-        reply.is_repeatable = rcode == dns.NXDOMAIN
+        reply.is_repeatable = reply.is_repeatable and rcode == dns.NXDOMAIN
         if rcode == dns.NXDOMAIN:
             reply.authority.append(self._soa())
         reply.rcode = rcode
