@@ -25,7 +25,7 @@ from proconsul.rpc.dialer import Destination
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.outcome import may_repeat, told
 from proconsul.rpc.table import Call, Endpoint, EndpointTable, Method, Requires, Route
-from proconsul.rpc.token_resolver import NOBODY
+from proconsul.rpc.token_resolver import EVERYTHING, NOBODY
 from proconsul.util.errors import ProconsulError
 
 if TYPE_CHECKING:
@@ -228,11 +228,20 @@ class Forwarder:
         if endpoint.requires is Requires.NOTHING or (
             endpoint.resolves is not None and not endpoint.resolves(request)
         ):
-            call = Call(NOBODY, source)
-        else:
-            token = getattr(request, "token", "")
-            may = self._server.resolve_token(token) or await self._server.resolve_token_later(token)
-            call = Call(may, source)
+            return await self._handled(endpoint, request, Call(NOBODY, source))
+        token = getattr(request, "token", "")
+        may = self._server.resolve_token(token) or await self._server.resolve_token_later(token)
+        answer = await self._handled(endpoint, request, Call(may, source))
+        if not getattr(request, "min_query_index", 0) or may is EVERYTHING:
+            return answer
+        # It may have waited for minutes, in which the token was taken back or got other rights.
+        now = self._server.resolve_token(token) or await self._server.resolve_token_later(token)
+        if now is may:
+            return answer
+        request = msgspec.structs.replace(request, min_query_index=0)
+        return await self._handled(endpoint, request, Call(now, source))
+
+    async def _handled(self, endpoint: Endpoint, request: Any, call: Call) -> Any:
         timer = _TIMERS.get(endpoint.method.name)
         if timer is None:
             return await endpoint.handler(request, call)

@@ -11,7 +11,9 @@ import pytest
 from proconsul.core.raft.types import LeadershipLost, NotLeader, TransferInProgress
 from proconsul.domain import catalog as c
 from proconsul.domain import errors, federation, kv
-from proconsul.domain.acl import AllowAll, Authorizer
+from proconsul.domain.acl import Authorizer
+from proconsul.domain.acl_authorizers import PolicyAuthorizer
+from proconsul.domain.acl_rules import NO_RULES
 from proconsul.domain.base import decode, encode
 from proconsul.drivers.raft.applier import Halted
 from proconsul.drivers.raft.node import ApplyTimeout
@@ -21,6 +23,7 @@ from proconsul.rpc.dialer import Destination, Hop, HopError
 from proconsul.rpc.forward import ForwardConfig, Forwarder
 from proconsul.rpc.methods import METHODS, Empty
 from proconsul.rpc.table import Call, Endpoint, EndpointTable, Requires, UnknownMethod
+from proconsul.rpc.token_resolver import EVERYTHING
 from proconsul.util.errors import ProconsulError, WireError
 from proconsul.util.metrics import Metrics
 
@@ -56,6 +59,8 @@ class _Server:
     names: set[str] = field(default_factory=set)
     outcomes: list[bytes | Exception] = field(default_factory=list)
     sent: list[tuple[Destination, str, bytes]] = field(default_factory=list)
+    rights: dict[str, Authorizer] = field(default_factory=dict)
+    """By token, where that is not the same for all."""
     failed: list[Destination] = field(default_factory=list)
     on_send: Callable[[], None] = lambda: None
     before_send: Callable[[Destination], Awaitable[object]] | None = None
@@ -86,8 +91,13 @@ class _Server:
             raise outcome
         return outcome
 
-    def resolve_token(self, token: str) -> Authorizer:
-        return AllowAll()
+    def resolve_token(self, token: str) -> Authorizer | None:
+        if not self.rights:
+            return EVERYTHING
+        return self.rights.get(token)
+
+    async def resolve_token_later(self, token: str) -> Authorizer:
+        raise errors.AclNotFoundError
 
 
 def _to(node: str, datacenter: str = "dc1") -> Destination:
@@ -374,3 +384,28 @@ def test_an_endpoint_is_defined_once() -> None:
     with pytest.raises(ValueError, match=r"KVS\.Get is defined twice"):
         EndpointTable([endpoint, endpoint])
     assert list(EndpointTable([endpoint])) == [endpoint]
+
+
+def test_rights_that_changed_while_a_query_waited_count() -> None:
+    server = _Server(is_leader=True, rights={"t": PolicyAuthorizer(NO_RULES, default_allow=True)})
+    asked: list[tuple[int, bool]] = []
+
+    async def get(request: Any, call: Call) -> Any:
+        asked.append((request.min_query_index, call.authorizer.key_read("k")))
+        if request.min_query_index == 1:
+            server.rights["t"] = PolicyAuthorizer(NO_RULES, default_allow=False)
+        if request.min_query_index == 2:
+            del server.rights["t"]
+            server.rights["other"] = EVERYTHING
+        return ANSWER
+
+    table = EndpointTable([Endpoint(METHODS["KVS.Get"], Requires.KEY_READ, get)])
+    forwarder = Forwarder(
+        ForwardConfig("dc1", "dc1", 0.1), server, table, Metrics(), random.Random(0)
+    )
+    request = kv.KeyRequest(datacenter="dc1", key="k", token="t", min_query_index=1)
+    assert _call(forwarder, "KVS.Get", request) == ANSWER
+    assert asked == [(1, True), (0, False)]
+    request = kv.KeyRequest(datacenter="dc1", key="k", token="t", min_query_index=2)
+    with pytest.raises(errors.AclNotFoundError):
+        _call(forwarder, "KVS.Get", request)
