@@ -177,3 +177,50 @@ def _without_ids(one: dict[str, Any]) -> None:
         _without_ids(one["Query"])
     if "Nodes" in one:
         one["Nodes"] = sorted(row["Node"]["Node"] + row["Service"]["ID"] for row in one["Nodes"])
+
+
+def _reload(agent: Any, config: dict[str, Any]) -> None:
+    (agent.path / "agent.json").write_text(json.dumps(config))
+    assert agent.ask("PUT", "/v1/agent/reload")[0] == 200
+
+
+def test_settings_that_a_reload_changes(pair: list[Any]) -> None:
+    settings = {
+        "only_passing": True,
+        "a_record_limit": 2,
+        "udp_answer_limit": 5,
+        "disable_compression": True,
+        "enable_additional_node_meta_txt": False,
+        "enable_truncate": False,
+        "allow_stale": False,
+        "use_cache": True,
+        "cache_max_age": "1m",
+        "soa": {"expire": 5},
+    }
+    for agent in pair:
+        _reload(agent, {**agent.config, "dns_config": settings, "recursors": []})
+    try:
+        different = _compared_after_reload(pair)
+    finally:
+        for agent in pair:
+            _reload(agent, agent.config)
+    assert not different, "\n".join(map(str, different))
+
+
+def _compared_after_reload(pair: list[Any]) -> list[Any]:
+    different = []
+    names = ("web.service.consul", "ext.service.consul", "dup.service.consul", "nope.node.consul",
+             "n4.node.consul", "www.example.com", "9.9.9.9.in-addr.arpa", "web.query.consul",
+             "4.0.1.10.in-addr.arpa", "host.node.consul", "web.service.test.other")  # fmt: skip
+    for name, kind, edns in itertools.product(names, ("A", "SRV", "TXT", "SOA"), (0, 1400)):
+        ask = Ask(name, kind, False, edns)
+        data = [exchange(agent.address, ask.packed()) for agent in pair]
+        ours, theirs = (plain(one, a.address) for one, a in zip(data, pair, strict=True))
+        if ours != theirs or (kind == "A" and len(data[0]) != len(data[1])):
+            different.append((ask, ours, theirs))
+    for kind, tcp in itertools.product(("A", "SRV"), (False, True)):
+        ask = Ask("many.service.consul", kind, tcp)
+        ours, theirs = (counted(exchange(a.address, ask.packed(), tcp=tcp)) for a in pair)
+        if ours != theirs:
+            different.append((ask, ours, theirs))
+    return different
