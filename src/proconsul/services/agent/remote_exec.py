@@ -100,8 +100,7 @@ class RemoteExec:
             status = await self._execute(job, spec)
         except (ProconsulError, TimeoutError, OSError) as error:
             log.error("remote exec job failed: error=%s", error)
-        finally:
-            await self._tell_status(job, status)
+        await self._tell_status(job, status)
 
     async def _tell_status(self, job: ExecEvent, status: int) -> None:
         try:
@@ -164,11 +163,16 @@ async def _words(spec: ExecSpec) -> AsyncIterator[list[str]]:
     if not spec.script:
         yield list(spec.args) if spec.args else shell_command(spec.command)
         return
-    handle, path = tempfile.mkstemp(prefix="rexec")
+    path = _script_file(spec.script)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(spec.script)
-        os.chmod(path, 0o750)
         yield shell_command(path)
     finally:
         os.unlink(path)
+
+
+def _script_file(script: bytes) -> str:
+    handle, path = tempfile.mkstemp(prefix="rexec")
+    with os.fdopen(handle, "wb") as file:
+        file.write(script)
+    os.chmod(path, 0o750)
+    return path
