@@ -47,6 +47,14 @@ SHARED_BYTES_MIN = 4096
 CROSS_DC_SERVERS_MAX = 3
 """How many servers of another datacenter one call may try."""
 _TIMERS = {
+    "ACL.Apply": "consul.acl.apply",
+    "ACL.PolicyDelete": "consul.acl.policy.delete",
+    "ACL.PolicySet": "consul.acl.policy.upsert",
+    "ACL.RoleDelete": "consul.acl.role.delete",
+    "ACL.RoleSet": "consul.acl.role.upsert",
+    "ACL.TokenClone": "consul.acl.token.clone",
+    "ACL.TokenDelete": "consul.acl.token.delete",
+    "ACL.TokenSet": "consul.acl.token.upsert",
     "Catalog.Register": "consul.catalog.register",
     "Catalog.Deregister": "consul.catalog.deregister",
     "FederationState.Apply": "consul.federation_state.apply",

@@ -78,14 +78,14 @@ def rows(tx: Transaction, kind: Kind) -> dict[str, Row]:
 # --- tokens
 
 
-def _bootstrap(tx: Transaction, token: Row, reset_index: int) -> None:
+def _bootstrap(tx: Transaction, token: Row, reset_index: int, *, legacy: bool = False) -> None:
     found = tx.t.index.get(BOOTSTRAP)
     if found is not None and reset_index == 0:
         raise StateError("ACL bootstrap no longer allowed")
     if found is not None and reset_index != found:
         raise StateError("Invalid ACL bootstrap reset index")
     try:
-        set_token(tx, token, {})
+        set_token(tx, token, {}, legacy=legacy)
     except StateError as error:
         raise StateError(f"failed inserting bootstrap token: {error}") from error
     tx.bump(BOOTSTRAP)
@@ -157,6 +157,9 @@ def _legacy(tx: Transaction, request: Row) -> Any:
     match request.get(b"Op"):
         case b"bootstrap-init":
             return BOOTSTRAP not in tx.t.index
+        case b"bootstrap-now":
+            _bootstrap(tx, converted(acl), 0, legacy=True)
+            return acl
         case b"set" | b"force-set":
             set_token(tx, converted(acl), {}, legacy=True)
             return as_text(acl.get(b"ID"))

@@ -33,12 +33,23 @@ class Legacy(Base):
     """Whoever knows a legacy token's secret may read it."""
 
     async def bootstrap(self, _request: DCSpecificRequest, _call: Call) -> t.ACL:
-        """Once the log has a bootstrap there is no other; and Consul's log cannot begin one so."""
+        """The first token, as a legacy one."""
         if not self.in_primary:
             raise AclDisabledError
-        if not self.server.store.acl.can_bootstrap()[0]:
+        tokens = self.server.store.acl
+        if not tokens.can_bootstrap()[0]:
             raise RequestError("ACL bootstrap no longer allowed")
-        raise RequestError("Invalid ACL operation 'bootstrap-now'")
+        acl = t.ACL(
+            id=self.new_id(lambda new: tokens.token_by_secret(new).value is not None),
+            name="Bootstrap Token",
+            type=t.TYPE_MANAGEMENT,
+        )
+        command = r.ACLRequest(
+            datacenter=self.system.primary_datacenter, op="bootstrap-now", acl=acl
+        )
+        await self.server.apply(MessageType.ACL, command)
+        stored = tokens.token_by_secret(acl.id).value
+        return (stored and t.legacy_of(stored)) or acl
 
     async def apply(self, request: r.ACLRequest, call: Call) -> str:
         require_write(call.authorizer)
