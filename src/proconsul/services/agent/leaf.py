@@ -97,7 +97,7 @@ class _Entry:
     refusals: int = 0
     failures: int = 0
     waiting: int = 0
-    fetching: asyncio.Task[None] | None = None
+    fetching: asyncio.Task[Exception | None] | None = None
     changed: Signal = field(default_factory=Signal)
 
     @property
@@ -216,10 +216,17 @@ class LeafManager:
     async def _fetched(self, entry: _Entry) -> None:
         """Make a new leaf; whoever wants the same waits for the same."""
         if entry.fetching is None or entry.fetching.done():
-            entry.fetching = self._scope.spawn("connect-sign", self._fetch(entry))
-            # Whoever waits sees the failure, and it is no task's
-            entry.fetching.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.shield(entry.fetching)
+            entry.fetching = self._scope.spawn("connect-sign", self._tried(entry))
+        if (error := await asyncio.shield(entry.fetching)) is not None:
+            raise error
+
+    async def _tried(self, entry: _Entry) -> Exception | None:
+        """What went wrong: it belongs to those who wait."""
+        try:
+            await self._fetch(entry)
+        except (ProconsulError, TimeoutError) as error:
+            return error
+        return None
 
     async def _fetch(self, entry: _Entry) -> None:
         roots = await self._current_roots()
