@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from agent_support import OURS, THEIRS, AgentProcess, both_alone, needs_consul
+from agent_support import OURS, THEIRS, AgentProcess, both_alone, needs_consul, until
 
 pytestmark = needs_consul
 
@@ -50,8 +51,52 @@ def shown(agent: AgentProcess, command: tuple[str, ...], *args: str) -> tuple[in
 
 
 def test_the_same_output_and_status(both: tuple[AgentProcess, AgentProcess]) -> None:
-    ours, theirs = both
     for line in SAME:
-        expected = shown(theirs, THEIRS, *line)
-        assert shown(ours, THEIRS, *line) == expected, ("their command, our agent", line)
-        assert shown(theirs, OURS, *line) == expected, ("our command, their agent", line)
+        compare(both, line, lambda result: result)
+
+
+def compare(
+    both: tuple[AgentProcess, AgentProcess],
+    line: tuple[str, ...],
+    plain: Callable[[tuple[int, str, str]], tuple[int, str, str]],
+) -> None:
+    """Their command on our agent, and ours on theirs, against theirs on theirs."""
+    ours, theirs = both
+    with ThreadPoolExecutor(1) as beside:
+        on_ours = beside.submit(shown, ours, THEIRS, *line)
+        expected = plain(shown(theirs, THEIRS, *line))
+        our_command = plain(shown(theirs, OURS, *line))
+    assert plain(on_ours.result()) == expected, ("their command, our agent", line)
+    assert our_command == expected, ("our command, their agent", line)
+
+
+WATCHES = (
+    "watch", "watch -type bogus", "watch -type key", "watch -type key -key w/a",
+    "watch -type key -key none", "watch -type keyprefix -prefix w/", "watch -type services",
+    "watch -type nodes", "watch -type service -service web",
+    "watch -type service -service web -passingonly true -tag a -stale",
+    "watch -type service -service web -passingonly x", "watch -type checks",
+    "watch -type checks -service web", "watch -type checks -state critical",
+    "watch -type event -name ev", "watch -type connect_roots",
+    "watch -type key -key w/a -state x", "watch -type checks -service web -state any",
+    "watch -type key -key w/a read -r x; echo $x; exit 3", "watch -type key -key w/a -shell=false none",
+)  # fmt: skip
+
+
+def test_watches_tell_the_same(both: tuple[AgentProcess, AgentProcess]) -> None:
+    for agent in both:
+        check = {"TTL": "1h", "Name": "c"}
+        service = {"Name": "web", "Port": 80, "Tags": ["a"], "Meta": {"k": "v"}, "Check": check}
+        agent.put("/v1/agent/service/register", service)
+        agent.put("/v1/kv/w/a", "x")
+        agent.put("/v1/event/fire/ev", "p")
+    for agent in both:
+        until(lambda agent=agent: agent.get("/v1/event/list?name=ev"))  # type: ignore[misc]
+        until(lambda agent=agent: agent.get("/v1/catalog/service/web"))  # type: ignore[misc]
+
+    def plain(result: tuple[int, str, str]) -> tuple[int, str, str]:
+        status, out, err = result
+        return status, re.sub(r'((?:Create|Modify)Index|LTime)": ?[0-9]+', r"\1", out), err
+
+    for line in WATCHES:
+        compare(both, tuple(line.split()), plain)
