@@ -29,6 +29,7 @@ from proconsul.core.gossip.serf.snapshot import parse_address, replay
 from proconsul.core.yamux.session import Session, YamuxConfig
 from proconsul.domain.acl_authorizers import authorizer
 from proconsul.domain.acl_rules import RulesError, Syntax, parse_rules
+from proconsul.domain.acl_translate import translate_legacy_rules
 from proconsul.domain.base import GoStruct, SelfMarshalled, decode, encode, raw_bytes
 from proconsul.domain.catalog import CheckServiceNode
 from proconsul.domain.config_entry_forms import ConfigEntryError, from_map, view
@@ -47,6 +48,7 @@ from proconsul.domain.regexps import RegexpError, compile_regexp
 from proconsul.domain.weak_decode import WeakDecodeError
 from proconsul.drivers.gossip import keyring_file
 from proconsul.federation.discovery import args
+from proconsul.interfaces.http import acl_views
 from proconsul.rpc.server_meta import parse_server
 from proconsul.services.agent.events import UserEvent, decode_event, encode_event
 from proconsul.services.agent.remote_exec import ExecEvent, ExecSpec, decode_json
@@ -427,6 +429,10 @@ _RULES = [
     b'# c\nkey "a" { policy = <<-E\n read\n E\n } node a { policy = "deny", x = [1, {y = 2.5}] }',
     b'{"key": {"a": {"policy": "read"}}, "node_prefix": [{"": {"policy": "deny"}}], "acl": "list"}',
 ]
+_TOKENS = [
+    b'{"AccessorID":"a","Policies":[{"ID":"p","Name":"n"}],"Local":true,"ExpirationTTL":"1h","Hash":"x"}',
+    b'{"ID":"a","Name":"n","Datacenters":["a"],"ExpirationTime":"2020-01-01T00:00:00Z","NodeIdentities":[{}]}',
+]
 _REGEXPS = [b"^geo-(.*?)-([^-]+?)$", rb"(?i)[[:alpha:]a-z\d]{2,5}|(?P<n>\bx\pL\x{41})*?"]
 
 
@@ -459,6 +465,10 @@ def _text() -> list[Target]:
                encode_event(UserEvent(_EVENT_ID, "n", "a", raw_bytes(b"x"), "b", "c", 1))]),
         Target("filter", _text_of(lambda t: create_filter(t, CheckServiceNode)), _FILTERS, (FilterError,)),
         Target("ACL rules", _text_of(_acl_rules), _RULES, (RulesError,)),
+        Target("legacy ACL rules", _text_of(translate_legacy_rules), _RULES, (RulesError,)),
+        Target("ACL token", acl_views.read_token, _TOKENS, (GoDecodeError,)),
+        Target("ACL policy", acl_views.read_policy, _TOKENS, (GoDecodeError,)),
+        Target("ACL role", acl_views.read_role, _TOKENS, (GoDecodeError,)),
         Target("regular expression", _text_of(lambda t: compile_regexp(t).groups(t)), _REGEXPS,
                (RegexpError,)),
     ]  # fmt: skip

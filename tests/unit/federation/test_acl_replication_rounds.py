@@ -88,7 +88,7 @@ class Secondary:
 
     async def call(self, method: str, request: Any) -> Any:
         self.calls.append((method, request))
-        index = {"index": self.primary_index}
+        index: dict[str, Any] = {"index": self.primary_index}
         if request.min_query_index >= self.primary_index:
             await asyncio.Event().wait()
         match method:
