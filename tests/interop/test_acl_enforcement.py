@@ -12,148 +12,26 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from acl_matrix import (
+    AGENT_MASTER,
+    CLIENT_READS,
+    CLIENT_WRITES,
+    FAR,
+    MASTER,
+    MORE,
+    POLICIES,
+    READS,
+    SECRETS,
+    STATUS_ONLY,
+    TOKENS,
+    UNKNOWN,
+    WRITES,
+)
 from agent_support import OURS, THEIRS, AgentProcess, Agents, needs_consul, until
 
 from proconsul.testing.trees import differences
 
 pytestmark = needs_consul
-
-MASTER = "5ec2e700-0000-4000-8000-00000000aaaa"
-AGENT_MASTER = "5ec2e700-0000-4000-8000-00000000bbbb"
-UNKNOWN = "5ec2e700-0000-4000-8000-00000000cccc"
-
-POLICIES = {
-    "reads": 'node_prefix "" { policy = "read" } service_prefix "" { policy = "read" }',
-    "web": 'service "web" { policy = "write" } node_prefix "" { policy = "read" } '
-    'key_prefix "web/" { policy = "write" } key "web/locked" { policy = "deny" }',
-    "node": 'node "vm" { policy = "write" } session "vm" { policy = "write" } '
-    'agent "vm" { policy = "write" }',
-    "keys": 'key_prefix "" { policy = "read" } key_prefix "web/" { policy = "deny" } '
-    'key_prefix "list/" { policy = "list" } session_prefix "" { policy = "read" }',
-    "operates": 'operator = "write" keyring = "read"',
-    "observes": '{"operator": "read", "acl": "read", "agent_prefix": {"": {"policy": "read"}}, '
-    '"event_prefix": {"": {"policy": "write"}}, "query_prefix": {"": {"policy": "read"}}}',
-    "denies": 'service "web" { policy = "deny" } node_prefix "" { policy = "read" } '
-    'service_prefix "" { policy = "write" intentions = "write" }',
-    "ids": 'node_prefix "" { policy = "read" } service "web1" { policy = "read" }',
-    "elsewhere": 'acl = "write"',
-}
-TOKENS: dict[str, dict[str, Any]] = {
-    **{name: {"Policies": [{"Name": name}]} for name in POLICIES},
-    "both": {"Policies": [{"Name": "web"}, {"Name": "denies"}]},
-    "role": {"Roles": [{"Name": "operators"}]},
-    "service": {"ServiceIdentities": [{"ServiceName": "web"}]},
-    "service2": {"ServiceIdentities": [{"ServiceName": "web", "Datacenters": ["dc2"]}]},
-    "host": {"NodeIdentities": [{"NodeName": "vm", "Datacenter": "dc1"}]},
-    "empty": {},
-}
-SECRETS = {name: f"5ec2e700-0000-4000-8000-{n:012d}" for n, name in enumerate(TOKENS)}
-SECRETS |= {"": "", "master": MASTER, "agent master": AGENT_MASTER, "unknown": UNKNOWN,
-            "root": "allow"}  # fmt: skip
-
-READS = [
-    "catalog/nodes",
-    "catalog/services",
-    "catalog/service/web",
-    "catalog/service/db",
-    "catalog/node/vm",
-    "catalog/node/far",
-    "catalog/node-services/vm",
-    "catalog/datacenters",
-    "health/node/vm",
-    "health/checks/web",
-    "health/service/web",
-    "health/service/web?passing",
-    "health/state/any",
-    "kv/web/a",
-    "kv/web/locked",
-    "kv/other",
-    "kv/?recurse",
-    "kv/?keys",
-    "kv/?keys&separator=/",
-    "kv/list/?keys",
-    "kv/missing",
-    "session/list",
-    "session/node/vm",
-    "coordinate/nodes",
-    "coordinate/node/vm",
-    "coordinate/datacenters",
-    "status/leader",
-    "status/peers",
-    "operator/raft/configuration",
-    "operator/autopilot/configuration",
-    "operator/keyring",
-    "internal/federation-states",
-    "internal/federation-state/dc1",
-    "internal/federation-states/mesh-gateways",
-    "connect/ca/configuration",
-    "connect/intentions",
-    "connect/intentions/match?by=destination&name=web",
-    "connect/intentions/match?by=source&name=db",
-    "connect/intentions/check?source=db&destination=web",
-    "config/service-defaults",
-    "config/service-defaults/web",
-    "config/proxy-defaults",
-    "discovery-chain/web",
-    "query",
-    "query/q/execute",
-    "query/q/explain",
-    "event/list",
-    "agent/members",
-    "agent/services",
-    "agent/checks",
-    "agent/service/web1",
-    "agent/service/none",
-    "agent/health/service/id/web1",
-    "agent/health/service/name/web",
-    "agent/health/service/id/none",
-    "agent/metrics?format=prometheus",
-    "acl/policies",
-    "acl/tokens",
-    "acl/token/self",
-    "acl/roles",
-]
-STATUS_ONLY = {"agent/connect/ca/leaf/web", "agent/self", "agent/metrics", "agent/host", "snapshot",
-               "connect/ca/roots", "agent/connect/ca/roots"}  # fmt: skip
-
-WEB = {"ID": "web2", "Name": "web"}
-PROXY = {"Name": "web-proxy", "Kind": "connect-proxy", "Port": 1,
-         "Proxy": {"DestinationServiceName": "db"}}  # fmt: skip
-FAR = {"Node": "far", "Address": "10.0.0.2"}
-WRITES: list[tuple[str, Any]] = [
-    ("kv/web/a", "1"), ("kv/web/locked", "1"), ("kv/other", "1"), ("kv/web/a?cas=1", "1"),
-    ("txn", [{"KV": {"Verb": "get", "Key": "web/a"}}, {"KV": {"Verb": "get", "Key": "other"}}]),
-    ("txn", [{"KV": {"Verb": "set", "Key": "web/a", "Value": ""}},
-             {"KV": {"Verb": "set", "Key": "other", "Value": ""}}]),
-    ("catalog/register", FAR),
-    ("catalog/register", {**FAR, "Service": {"ID": "web1", "Service": "web"}}),
-    ("catalog/register", {**FAR, "Service": {"ID": "web1", "Service": "db"}}),
-    ("catalog/register", {**FAR, "Address": "10.0.0.3", "Service": {"Service": "web"}}),
-    ("catalog/register", {**FAR, "Check": {"CheckID": "c", "Name": "c", "ServiceID": "web1"}}),
-    ("catalog/register", {**FAR, "Check": {"CheckID": "c", "Name": "c", "ServiceID": "none"}}),
-    ("catalog/register", {**FAR, "Check": {"Name": "x", "Node": "other"}}),
-    ("catalog/register", {**FAR, "Check": {"Name": "x"}}),
-    ("catalog/register", {**FAR, "SkipNodeUpdate": True, "Service": {"Service": "consul"}}),
-    ("catalog/deregister", {"Node": "far", "ServiceID": "none"}),
-    ("catalog/deregister", {"Node": "far", "CheckID": "none"}),
-    ("session/create", {"Node": "vm"}), ("session/destroy/" + UNKNOWN, None),
-    ("session/renew/" + UNKNOWN, None),
-    ("agent/service/register", WEB), ("agent/service/register", {"ID": "web2", "Name": "db"}),
-    ("agent/service/register", PROXY),
-    ("agent/check/register", {"Name": "mine", "TTL": "9s"}),
-    ("agent/check/register", {"Name": "its", "TTL": "9s", "ServiceID": "web1"}),
-    ("agent/check/pass/none", None), ("agent/service/deregister/none", None),
-    ("agent/check/deregister/none", None),
-    ("agent/service/maintenance/web1?enable=false", None),
-    ("agent/service/maintenance/none?enable=true", None), ("agent/maintenance?enable=false", None),
-    ("agent/force-leave/nobody", None), ("agent/reload", None),
-    ("agent/token/default", {"Token": ""}),
-    ("operator/autopilot/configuration?cas=1", {}), ("event/fire/e", ""),
-    ("connect/ca/configuration", {"Provider": "nonsense"}),
-    ("config", {"Kind": "service-defaults", "Name": "web", "Protocol": "http"}),
-    ("config", {"Kind": "proxy-defaults", "Name": "global"}),
-    ("query/" + UNKNOWN, {"Name": "q", "Service": {"Service": "web"}}),
-]  # fmt: skip
 
 
 class Server:
@@ -296,31 +174,14 @@ def test_reads_show_the_same_to_everyone(servers: tuple[Server, Server]) -> None
     assert not unlike, "\n".join(unlike)
 
 
-def test_writes_are_refused_alike(servers: tuple[Server, Server]) -> None:
-    unlike = [line for path, body in WRITES for line in _unlike(servers, "PUT", path, body)]
+def test_everything_else_is_refused_alike(servers: tuple[Server, Server]) -> None:
+    unlike = [line for request in MORE for line in _unlike(servers, *request)]
     assert not unlike, "\n".join(unlike)
 
 
-CLIENT_READS = [
-    "agent/self",
-    "agent/members",
-    "agent/services",
-    "agent/checks",
-    "agent/service/web1",
-    "agent/host",
-    "agent/health/service/name/web",
-    "kv/web/a",
-    "kv/other",
-    "catalog/service/web",
-    "health/node/vm",
-    "operator/raft/configuration",
-]
-CLIENT_WRITES: list[tuple[str, Any]] = [
-    ("agent/service/register", {"ID": "web2", "Name": "web"}),
-    ("agent/check/register", {"Name": "mine", "TTL": "9s"}),
-    ("agent/maintenance?enable=false", None),
-    ("kv/web/a", "1"),
-]
+def test_writes_are_refused_alike(servers: tuple[Server, Server]) -> None:
+    unlike = [line for path, body in WRITES for line in _unlike(servers, "PUT", path, body)]
+    assert not unlike, "\n".join(unlike)
 
 
 def test_clients_judge_by_what_servers_of_the_other_kind_say(
