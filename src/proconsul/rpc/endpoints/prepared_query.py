@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from msgspec.structs import replace
@@ -175,7 +176,10 @@ class PreparedQueries:
         Then nobody looks at the caller's `token`, not even whether there is such a one.
         """
         server, token = self._server, query.token or token
-        may = server.resolve_token(token) or await server.resolve_token_later(token)
+        may = server.resolve_token(token)
+        if may is None:
+            await _in_a_task()
+            may = await server.resolve_token_later(token)
         answer = execute(server.store, server.datacenter, query, connect=connect)
         rows = allowed_instances(answer.nodes or (), may)
         server.rng.shuffle(rows)
@@ -218,7 +222,10 @@ class PreparedQueries:
     ) -> q.PreparedQueryExecuteResponse:
         """The first other datacenter that has any, of those that the query allows."""
         failovers = 0
-        for datacenter in self._others(query.service.failover):
+        others = self._others(query.service.failover)
+        if others:
+            await _in_a_task()
+        for datacenter in others:
             failovers += 1
             remote = q.PreparedQueryExecuteRemoteRequest(
                 datacenter=datacenter,
@@ -243,11 +250,16 @@ class PreparedQueries:
                 break
         return replace(answer, failovers=failovers)
 
-    def _others(self, failover: q.QueryDatacenterOptions) -> Iterable[str]:
+    def _others(self, failover: q.QueryDatacenterOptions) -> Sequence[str]:
         nearest = [dc for dc in self._server.datacenters() if dc != self._server.datacenter]
         chosen = nearest[: max(failover.nearest_n, 0)]
         named = [dc for dc in failover.datacenters or () if dc in nearest and dc not in chosen]
         return [*chosen, *named]
+
+
+async def _in_a_task() -> None:
+    """Before what takes time: `Forwarder.try_call` gives up here, and the call begins anew."""
+    await asyncio.sleep(0)
 
 
 def _options(request: QueryOptions) -> dict[str, Any]:
