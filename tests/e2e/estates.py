@@ -37,15 +37,14 @@ _LOAD = re.compile(
 )
 
 
-def estate(*software: Software, acl: bool = True, **more: object) -> WorldSpec:
-    """One server and one gateway a datacenter; the first is the primary."""
+def estate(*software: Software, more: Mapping[str, object] | None = None) -> WorldSpec:
+    """One server and one gateway a datacenter; the first is the primary. `more` is configuration."""
     datacenters = [DatacenterSpec(f"dc{n}", software=s) for n, s in enumerate(software, 1)]
     return WorldSpec(
         tuple(datacenters),
-        agent_config=CONFIG,
+        agent_config={**CONFIG, **(more or {})},
         log_level="INFO",
-        acl=AclSpec() if acl else None,
-        **more,  # type: ignore[arg-type]
+        acl=AclSpec(),
     )
 
 

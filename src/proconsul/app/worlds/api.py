@@ -59,6 +59,10 @@ class Api:
         """The JSON of an answer. Raises ApiError, OSError."""
         return json.loads(self._ok("GET", path, params, None))
 
+    def post(self, path: str, value: object, **params: object) -> bytes:
+        """Raises ApiError, OSError."""
+        return self._ok("POST", path, params, json.dumps(value).encode())
+
     def put(self, path: str, value: object = None, **params: object) -> bytes:
         """Raises ApiError, OSError."""
         body = b"" if value is None else json.dumps(value).encode()

@@ -201,6 +201,11 @@ class NetnsNetwork:
         chain = {"in": ["INPUT", "-i", "eth0"], "out": ["OUTPUT", "-o", "eth0"]}[direction]
         netns.run(self.command(host, ["iptables", "-I" if on else "-D", *chain, "-j", "DROP"]))
 
+    def cut_wan(self, *, on: bool) -> None:
+        """Drop silently everything between datacenters."""
+        argv = ["iptables", "-I" if on else "-D", "FORWARD", "-j", "DROP"]
+        netns.run(netns.command(self._prefix + "-wan", argv))
+
     def namespace(self, host: Host) -> str:
         """The name of the host's namespace."""
         return self._name(host)

@@ -164,10 +164,11 @@ class World:
 
     # How they are reached
 
-    def api(self, host: Host, timeout_s: float = 10.0) -> Api:
-        """The HTTP API of the host's agent."""
+    def api(self, host: Host, timeout_s: float = 10.0, token: str | None = None) -> Api:
+        """The HTTP API of the host's agent, with the token that may do everything or this one."""
         http = self.network.ports(host).http
-        token = self.spec.acl.master if self.spec.acl else ""
+        if token is None:
+            token = self.spec.acl.master if self.spec.acl else ""
         return Api(lambda limit: self.network.connect(host, http, limit), timeout_s, token)
 
     def envoy_admin(self, host: Host) -> Api:

@@ -1,0 +1,453 @@
+"""Three datacenters, one run by real Consul and two by us, with either as the primary, ACLs in
+default deny. Each test looks at both estates. Beside them stands one of real Consul alone: what its
+logs do not complain of, those of the mixed ones must not either.
+
+PROCONSUL_HEALTHY_S says for how many seconds the logs are compared (120 unless set).
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from e2e_support import first_servers, measured, pairs, status_command
+from estates import OURS, THEIRS, LogMark, estate, run_by
+from typing_extensions import override
+
+from proconsul.app.worlds import proof
+from proconsul.app.worlds.api import Api, ApiError
+from proconsul.app.worlds.netns_network import NetnsNetwork
+from proconsul.app.worlds.spec import Host, WorldSpec
+from proconsul.app.worlds.waiting import Missing, until
+from proconsul.app.worlds.world import World
+from proconsul.drivers import certs
+from proconsul.testing.worlds import Worlds, running_world
+
+pytestmark = [pytest.mark.netns, pytest.mark.peer, pytest.mark.timeout(300)]
+
+KINDS = {"real primary": (THEIRS, OURS, OURS), "our primary": (OURS, THEIRS, OURS)}
+HEALTHY_S = float(os.environ.get("PROCONSUL_HEALTHY_S", "120"))
+WHOLE_S = 60.0
+FORGOTTEN_S = 90.0
+FORGETFUL: Mapping[str, object] = {
+    # Consul's manual says that eight hours are the least, but its agents take anything. What failed
+    # is looked through every 15 s
+    "reconnect_timeout_wan": "5s",
+    "gossip_wan": {"probe_interval": "1s", "probe_timeout": "500ms", "suspicion_mult": 3},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Estates:
+    """The mixed worlds by who is the primary, since when they are whole, and the yardstick."""
+
+    worlds: Mapping[str, World]
+    marks: Mapping[str, LogMark]
+    since: float
+    pure: Pure
+
+    def __iter__(self) -> Iterator[World]:
+        return iter(self.worlds.values())
+
+
+class Pure(threading.Thread):
+    """An estate of real Consul alone, which takes its time: it stands in a thread of its own, since
+    programs of a world end with the thread that started them."""
+
+    def __init__(self, spec: WorldSpec) -> None:
+        super().__init__(name="pure estate", daemon=True)
+        self._spec = spec
+        self._ready, self._done = threading.Event(), threading.Event()
+        self._world: World | None = None
+        self._mark: LogMark | None = None
+        self.failure: BaseException | None = None
+
+    @override
+    def run(self) -> None:
+        try:
+            with running_world(self._spec) as world:
+                proof.whole(world, 120.0)
+                self._mark = LogMark.now(world)
+                for exercise in EXERCISES:
+                    exercise(world)
+                self._world = world
+                self._ready.set()
+                self._done.wait()
+        except BaseException as error:  # noqa: BLE001 - whoever waits for it is told
+            self.failure = error
+            self._ready.set()
+
+    def complaints(self) -> set[str]:
+        """Of its agents, since it was whole, while it was asked for the same as the mixed ones."""
+        assert self._ready.wait(180.0)
+        if self.failure is not None:
+            raise self.failure
+        assert self._world is not None
+        assert self._mark is not None
+        return set(self._mark.complaints(self._world, self._world.hosts))
+
+    def close(self) -> None:
+        self._done.set()
+        self.join(30.0)
+
+
+@pytest.fixture(scope="module")
+def estates(worlds: Worlds) -> Iterator[Estates]:
+    with contextlib.ExitStack() as stack:
+        pure = Pure(estate(THEIRS, THEIRS))
+        pure.start()
+        stack.callback(pure.close)
+        found = {
+            name: stack.enter_context(worlds(estate(*software, more=FORGETFUL)))
+            for name, software in KINDS.items()
+        }
+        for name, world in found.items():
+            measured(f"{name}: whole", partial(proof.whole, world, WHOLE_S), WHOLE_S)
+        for world in found.values():
+            # Gateways that were registered before they answered have passed their checks
+            until(partial(_gateways_pass, world), "gateways pass", WHOLE_S)
+        marks = {name: LogMark.now(world) for name, world in found.items()}
+        yield Estates(found, marks, time.monotonic(), pure)
+
+
+def _gateways_pass(world: World) -> None:
+    for server in first_servers(world):
+        for one in world.spec.datacenters:
+            found = world.api(server).get("/v1/health/service/mesh-gateway", dc=one.name, passing=1)
+            if len(found) != one.gateways:
+                raise Missing(f"{server.label} sees {len(found)} gateways of {one.name}")
+
+
+def _everywhere(world: World, read: Callable[[Api], Any], wanted: Any, what: str) -> None:
+    """Each datacenter's first server comes to give this answer."""
+    for server in first_servers(world):
+
+        def check(server: Host = server) -> None:
+            found = read(world.api(server))
+            if found != wanted:
+                raise Missing(f"{server.label} has {found}, not {wanted}")
+
+        until(check, f"{what} at {server.label}", WHOLE_S)
+
+
+# What a healthy federation does
+
+
+@pytest.fixture(params=KINDS)
+def world(estates: Estates, request: pytest.FixtureRequest) -> World:
+    """Each of the mixed estates."""
+    return estates.worlds[request.param]
+
+
+def test_datacenters_and_members_agree(world: World) -> None:
+    names = sorted(d.name for d in world.spec.datacenters)
+    for server in world.servers():
+        found = world.api(server).get("/v1/catalog/datacenters")
+        assert sorted(found) == names
+        assert found[0] == server.datacenter.name, "the nearest one is its own"
+        tags = {m["Name"]: m["Tags"] for m in world.api(server).get("/v1/agent/members", wan=1)}
+        assert len(tags) == len(names)
+        assert {t["acls"] for t in tags.values()} == {"1"}, "nobody in the mode of old"
+        assert {t["ft_fs"] for t in tags.values()} == {"1"}
+
+
+def test_service_and_federation_status(world: World) -> None:
+    proof.service(world, WHOLE_S)
+    for server in run_by(world, OURS):
+        if server.is_server:
+            code, text = status_command(
+                world, server, f"-token={world.spec.acl.master if world.spec.acl else ''}"
+            )
+            assert code == 0, text
+
+
+def _field(name: str, path: str, **params: object) -> Callable[[Api], Any]:
+    """Reads one field of an answer."""
+    return lambda api: api.get(path, **params)[name]
+
+
+def test_config_entries_and_intentions_reach_all(world: World) -> None:
+    for number, writer in enumerate(first_servers(world)):
+        entry = {"Kind": "service-defaults", "Name": f"s{number}", "Protocol": "http"}
+        world.api(writer).put("/v1/config", entry)
+        path = f"/v1/config/service-defaults/s{number}"
+        _everywhere(world, _field("Protocol", path), "http", path)
+        intention = {"SourceName": "web", "DestinationName": f"s{number}", "Action": "deny"}
+        made = json.loads(world.api(writer).post("/v1/connect/intentions", intention))["ID"]
+        path = f"/v1/connect/intentions/{made}"
+        _everywhere(world, _field("Action", path), "deny", path)
+        path, asked = "/v1/connect/intentions/check", {"source": "web", "destination": f"s{number}"}
+        _everywhere(world, _field("Allowed", path, **asked), False, path)
+
+
+def _may(world: World, here: Host, there: Host, key: str, token: str) -> bool:
+    """Whether the token may write a key of another datacenter."""
+    try:
+        world.api(here, token=token).kv_put(key, "x", dc=there.datacenter.name)
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        return False
+    return True
+
+
+def test_acls_reach_all_and_hold(world: World) -> None:
+    for number, maker in enumerate(first_servers(world)):
+        secret, api, key = str(uuid.uuid4()), world.api(maker), f"shared/{number}/a"
+        rules = f'key_prefix "shared/{number}/" {{ policy = "write" }}'
+        api.put("/v1/acl/policy", {"Name": f"p{number}", "Rules": rules})
+        api.put("/v1/acl/role", {"Name": f"r{number}", "Policies": [{"Name": f"p{number}"}]})
+        api.put("/v1/acl/token", {"SecretID": secret, "Roles": [{"Name": f"r{number}"}]})
+        for here, there in pairs(world):
+            until(partial(_permitted, world, here, there, key, secret), "the token", WHOLE_S)
+            assert not _may(world, here, there, "other", secret)
+            assert not _may(world, here, there, key, ""), "anonymous"
+
+
+def _permitted(world: World, here: Host, there: Host, key: str, token: str) -> None:
+    if not _may(world, here, there, key, token):
+        raise Missing(f"{here.label} may not write in {there.label}")
+
+
+def _replicated(world: World, server: Host) -> None:
+    """The status of replication says what is so. Raises Missing."""
+    status = world.api(server).get("/v1/acl/replication")
+    if server.is_primary:
+        assert not status["Enabled"]
+        return
+    api = world.api(first_servers(world)[0])
+    _, headers, _ = api.request("GET", "/v1/acl/tokens")
+    latest = int(headers["X-Consul-Index"])
+    if not status["Running"] or status["ReplicatedTokenIndex"] < latest:
+        raise Missing(f"{server.label}: {status}, the primary is at {latest}")
+    assert status["Enabled"]
+    assert status["SourceDatacenter"] == world.spec.primary.name
+    assert status["ReplicationType"] == "tokens"
+
+
+def test_acl_replication_tells_the_truth(world: World) -> None:
+    for server in first_servers(world):
+        until(partial(_replicated, world, server), f"{server.label} says so", WHOLE_S)
+
+
+def _active_root(api: Api) -> Mapping[str, Any]:
+    roots = api.get("/v1/connect/ca/roots")
+    return next(r for r in roots["Roots"] if r["ID"] == roots["ActiveRootID"])
+
+
+def _active_id(api: Api) -> str:
+    return str(_active_root(api)["ID"])
+
+
+def _leaf_chains(world: World, server: Host, service: str) -> None:
+    """A leaf of this datacenter is signed, by way of its intermediate, by the primary's root."""
+    api = world.api(server)
+    root = x509.load_pem_x509_certificate(_active_root(api)["RootCert"].encode())
+    pem = api.get(f"/v1/agent/connect/ca/leaf/{service}")["CertPEM"]
+    # Beside the way to the active root there may be the one by a cross-signed root to the one before
+    leaf, *others = x509.load_pem_x509_certificates(pem.encode())
+    ways = [(leaf,)]
+    while ways and not any(_issued(way[-1], root) for way in ways):
+        ways = [
+            (*way, issuer)
+            for way in ways
+            for issuer in others
+            if issuer not in way and _issued(way[-1], issuer)
+        ]
+    if not ways:
+        raise Missing(f"a leaf of {server.label} does not lead to the active root")
+    assert server.is_primary or len(ways[0]) > 1, "a secondary has an intermediate of its own"
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def test_roots_agree_and_leaves_chain_to_them(world: World) -> None:
+    active = _active_id(world.api(first_servers(world)[0]))
+    _everywhere(world, _active_id, active, "the active root")
+    for server in first_servers(world):
+        until(partial(_leaf_chains, world, server, "web"), "a leaf that chains", WHOLE_S)
+
+
+EXERCISES = (
+    test_config_entries_and_intentions_reach_all,
+    test_acls_reach_all_and_hold,
+    test_acl_replication_tells_the_truth,
+    test_roots_agree_and_leaves_chain_to_them,
+)
+
+
+# Rotations, with nothing refused on the way
+
+
+@contextlib.contextmanager
+def _nothing_refused(world: World) -> Iterator[None]:
+    """Writes and reads from everywhere to everywhere go on meanwhile, and no log complains."""
+    mark, stopped = LogMark.now(world), threading.Event()
+    failures: list[str] = []
+    done = 0
+
+    def work() -> None:
+        nonlocal done
+        for number in range(1 << 30):
+            for here, there in pairs(world):
+                try:
+                    value = f"{number}"
+                    dc = there.datacenter.name
+                    world.api(here).kv_put(f"rotation/{here.label}", value, dc=dc)
+                    assert world.api(there).kv_get(f"rotation/{here.label}") == value
+                except (OSError, AssertionError) as error:
+                    failures.append(f"{here.label} to {there.label}: {error!r}")
+                done += 1
+                if stopped.wait(0.02):
+                    return
+
+    thread = threading.Thread(target=work, name="rotation", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join()
+    assert done > 20
+    assert failures == []
+    assert not mark.complaints(world, world.hosts)
+
+
+def test_gossip_key_is_rotated(world: World) -> None:
+    new = base64.b64encode(os.urandom(32)).decode()
+    old = world.pki.gossip_key
+    steps = (("POST", new), ("PUT", new), ("DELETE", old))
+    with _nothing_refused(world):
+        for step, (method, key) in enumerate(steps):
+            # Each by another datacenter, ours or theirs
+            api = world.api(first_servers(world)[step], 30.0)
+            body = json.dumps({"Key": key}).encode()
+            status, _, answer = api.request(method, "/v1/operator/keyring", body)
+            assert status == 200, answer
+        keys = {
+            (row["Datacenter"], row["WAN"], key, count == row["NumNodes"])
+            for server in first_servers(world)
+            for row in world.api(server, 30.0).get("/v1/operator/keyring")
+            for key, count in row["Keys"].items()
+        }
+        assert keys == {
+            (d.name, wan, new, True) for d in world.spec.datacenters for wan in (False, True)
+        }
+        time.sleep(3.0)  # gossip goes on
+        proof.wan_alive(world, 1.0)
+
+
+def test_root_of_the_ca_is_rotated(world: World) -> None:
+    primary = world.api(first_servers(world)[0], 30.0)
+    before = _active_id(primary)
+    config = primary.get("/v1/connect/ca/configuration")
+    ca = certs.create_ca()
+    config["Config"] |= {"PrivateKey": ca.key.decode(), "RootCert": ""}
+    with _nothing_refused(world):
+        primary.put("/v1/connect/ca/configuration", config)
+        after = _active_id(primary)
+        assert after != before
+        _everywhere(world, _active_id, after, "the new root")
+        for server in first_servers(world):
+            roots = world.api(server).get("/v1/connect/ca/roots")["Roots"]
+            assert before in {root["ID"] for root in roots}, "leaves of the old one still hold"
+            until(partial(_leaf_chains, world, server, "new"), "a leaf of the new", WHOLE_S)
+            until(partial(_leaf_chains, world, server, "web"), "the old leaf anew", WHOLE_S)
+
+
+# The logs
+
+
+def test_logs_complain_of_nothing_that_consul_alone_does_not(estates: Estates) -> None:
+    time.sleep(max(0.0, estates.since + HEALTHY_S - time.monotonic()))
+    known = estates.pure.complaints()
+    for name, world in estates.worlds.items():
+        found = estates.marks[name].complaints(world, world.hosts)
+        more = {line: count for line, count in found.items() if line not in known}
+        print(f"[measured] {name}: {sum(found.values())} complaints, {more} not of Consul's own")
+        assert not more, f"{name}: {json.dumps(more, indent=1)}"
+
+
+# Losses
+
+
+@pytest.mark.parametrize("role", ["server", "gateway"])
+@pytest.mark.parametrize("software", [OURS, THEIRS], ids=["ours", "theirs"])
+def test_killed_and_restarted(estates: Estates, software: Any, role: str) -> None:
+    killed = []
+    for world in estates:
+        hosts = world.servers() if role == "server" else world.gateways()
+        host = next(h for h in hosts if h.software is software)
+        world.kill_host(host)
+        killed.append((world, host))
+    time.sleep(3.0)
+    for world, host in killed:
+        world.start_host(host)
+    for world in estates:
+        measured("whole again", partial(proof.whole, world, WHOLE_S), WHOLE_S)
+
+
+def test_envoy_killed_and_restarted(estates: Estates) -> None:
+    for world in estates:
+        for gateway in world.gateways():
+            world.envoy(gateway).signal(signal.SIGKILL)
+            world.envoy(gateway).wait(5.0)
+    for world in estates:
+        for gateway in world.gateways():
+            world.envoy(gateway).start()
+    for world in estates:
+        measured("whole again", partial(proof.whole, world, WHOLE_S), WHOLE_S)
+
+
+def test_partition_beyond_the_time_to_forget(estates: Estates) -> None:
+    for world in estates:
+        _partition(world, on=True)
+    try:
+        for world in estates:
+            measured("everybody forgot", partial(_forgotten, world), FORGOTTEN_S)
+    finally:
+        for world in estates:
+            _partition(world, on=False)
+    for world in estates:
+        measured("healed", partial(proof.whole, world, FORGOTTEN_S), FORGOTTEN_S)
+        for server in first_servers(world):
+            until(partial(_replicated, world, server), f"{server.label} replicates", WHOLE_S)
+
+
+def _partition(world: World, *, on: bool) -> None:
+    """Nothing crosses the WAN."""
+    assert isinstance(world.network, NetnsNetwork)
+    world.network.cut_wan(on=on)
+
+
+def _forgotten(world: World) -> None:
+    for server in world.servers():
+        others = proof.wan_members(world, server).keys() - {
+            f"{server.name}.{server.datacenter.name}"
+        }
+        if others:
+            raise Missing(f"{server.label} knows {sorted(others)}")
+
+
+def test_servers_exchanged_nothing_directly(estates: Estates) -> None:
+    for world in estates:
+        proof.isolated(world)
