@@ -246,3 +246,64 @@ def test_servers_of_one_quorum_leave_legacy_mode_and_know_the_same_tokens(
         assert server.ask("GET", "catalog/nodes?stale", "") == (200, [])
         refusal = server.ask("GET", "catalog/nodes?stale", "unknown")
         assert refusal == (403, "ACL not found")
+
+
+EXPECTED = {
+    token: dict(
+        zip(
+            ("catalog/nodes", "kv/web/x", "kv/x", "acl/policies", "agent/self"),
+            answers,
+            strict=True,
+        )
+    )
+    for token, answers in {
+        "reads": (200, 403, 403, 403, 403),
+        "elsewhere": (200, 403, 403, 200, 403),
+        "role": (200, 404, 403, 403, 403),
+        "empty": (200, 403, 403, 403, 403),
+        "": (200, 403, 403, 403, 403),
+        "unknown": (403, 403, 403, 403, 403),
+        "root": (500, 500, 500, 500, 500),
+    }.items()
+}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [(THEIRS, OURS), (OURS, THEIRS)], ids=["their primary", "our primary"]
+)
+def test_a_secondary_without_tokens_of_its_own_asks_the_primary(
+    agents: Agents, first: tuple[str, ...], second: tuple[str, ...]
+) -> None:
+    name = "their" if first is THEIRS else "our"
+    tokens = {"master": MASTER, "agent": MASTER}
+    config = {"primary_datacenter": "dc1", "disable_coordinates": True}
+    primary = Server(
+        agents.server(first, f"{name} primary", **config, acl={**ACL, "tokens": tokens})
+    )
+    until(lambda: primary.ask("GET", "acl/token/self", "master")[0] == 200)
+    for policy in ("reads", "elsewhere", "web"):
+        here = {"Datacenters": ["dc2"]} if policy == "elsewhere" else {}
+        primary.put("acl/policy", {"Name": policy, "Rules": POLICIES[policy], **here})
+    primary.put("acl/role", {"Name": "webs", "Policies": [{"Name": "web"}]})
+    for token in ("reads", "elsewhere"):
+        link = {"Policies": [{"Name": token}]}
+        primary.put("acl/token", {"SecretID": SECRETS[token], **link})
+    primary.put("acl/token", {"SecretID": SECRETS["role"], "Roles": [{"Name": "webs"}]})
+    primary.put("acl/token", {"SecretID": SECRETS["empty"]})
+    secondary = Server(
+        agents.server(
+            second,
+            f"{name} primary's secondary",
+            datacenter="dc2",
+            retry_join_wan=[primary.agent.address],
+            acl={**ACL, "tokens": {"agent": MASTER, "replication": MASTER}},
+            **config,
+        )
+    )
+    until(lambda: len(secondary.ask("GET", "catalog/nodes", "master")[1]) == 1, 30)
+    for token in ("reads", "elsewhere", "role", "empty", "", "unknown", "root"):
+        for path in ("catalog/nodes", "kv/web/x", "kv/x", "acl/policies", "agent/self"):
+            far = primary.ask("GET", f"{path}{'&' if '?' in path else '?'}dc=dc2", token)
+            near = secondary.ask("GET", path, token)
+            assert EXPECTED[token][path] == near[0], (path, token, near)
+            assert path.startswith("agent") or far == near, (path, token, far)
