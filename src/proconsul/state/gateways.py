@@ -50,7 +50,10 @@ def entry_deleted(tx: Transaction, name: str) -> None:
 
 
 def service_written(tx: Transaction, service: NodeService) -> None:
-    """An instance is about to be written: gateways with a wildcard lead to its service, too."""
+    """An instance is about to be written: gateways with a wildcard lead to its service, too.
+
+    As in Consul, even where the gateway's entry names the service: servers must agree.
+    """
     wildcards = tx.t.gateway_names.get(WILDCARD)
     if not wildcards or service.kind or service.service == _CONSUL:
         return
