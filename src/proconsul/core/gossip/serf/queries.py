@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,12 +13,12 @@ from proconsul.core.gossip.serf.events import QueryDone, QueryEvent, QueryReply
 from proconsul.core.gossip.serf.lamport import LamportClock
 from proconsul.core.gossip.serf.member import MemberStatus
 from proconsul.core.gossip.serf.recent import RecentRing
+from proconsul.domain.regexps import RegexpError, compile_regexp
 from proconsul.util.errors import WireError
 from proconsul.wire import serf as wire
 from proconsul.wire.serf_decode import decode_filter
 
 _NS: Final = 1_000_000_000
-_REGEX_STEPS_MAX: Final = 1_000_000
 _TIMEOUT_S_MAX: Final = 3600.0
 
 
@@ -218,26 +217,13 @@ class Queries:
                     if self._config.node_name not in names:
                         return False
                 case wire.TagFilter(tag, expression):
-                    if not _matches(expression, self._context.tags.get(tag, "")):
+                    if not self._tag_matches(tag, expression):
                         return False
         return True
 
-
-def _matches(expression: str, value: str) -> bool:
-    """Go's `regexp.MatchString`, for expressions that cannot run away.
-
-    Go's engine is linear, Python's backtracks. Without a quantified group its steps are at most
-    len^quantifiers * 2^(options and alternatives); what exceeds the bound does not match.
-    """
-    if re.search(r"\)[*+?{]|\(\?|\\[1-9]", expression):
-        return False
-    unbounded = len(re.findall(r"[*+{]", expression))
-    choices = len(re.findall(r"[?|]", expression))
-    if unbounded + choices > 24 or (
-        (len(value) + 1) ** (unbounded + 1) * 2**choices > _REGEX_STEPS_MAX
-    ):
-        return False
-    try:
-        return re.search(expression, value) is not None
-    except (re.error, OverflowError, RecursionError):
-        return False
+    def _tag_matches(self, tag: str, expression: str) -> bool:
+        try:
+            return compile_regexp(expression).matches(self._context.tags.get(tag, ""))
+        except RegexpError as error:
+            self._context.log.warning("failed to compile filter regex: %s", error)
+            return False

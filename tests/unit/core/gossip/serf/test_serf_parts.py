@@ -23,7 +23,6 @@ from proconsul.core.gossip.serf import (
 )
 from proconsul.core.gossip.serf.coordinate import CoordinateClient, CoordinateError
 from proconsul.core.gossip.serf.lamport import LamportClock
-from proconsul.core.gossip.serf.queries import _matches
 from proconsul.core.gossip.serf.recent import RecentRing
 from proconsul.core.gossip.serf.roster import INTENTS_MAX, Roster, Verdict
 from proconsul.core.gossip.serf.snapshot import parse_address, replay
@@ -250,25 +249,6 @@ def test_no_peer_can_make_our_coordinate_invalid(observations: list[Any]):
     for vec, error, height, rtt_s in observations:
         client.update("x", Coordinate(tuple(vec), error, 0.0, height), rtt_s)
         assert client.coordinate.valid
-
-
-@pytest.mark.parametrize(
-    ("expression", "value", "expected"),
-    [
-        ("^db-[0-9]+$", "db-12", True),
-        ("web|db", "db", True),
-        ("b", "abc", True),
-        ("^b", "abc", False),
-        ("[", "x", False),
-        ("(a+)+$", "a" * 60, False),
-        ("(a|a)" * 30 + "$", "a" * 60, False),
-        ("a*" * 8 + "$", "a" * 60 + "b", False),
-    ],
-)
-def test_tag_expressions_match_as_go_does_or_not_at_all(
-    expression: str, value: str, expected: bool
-):
-    assert _matches(expression, value) is expected
 
 
 def test_configuration_that_cannot_work_is_refused():
