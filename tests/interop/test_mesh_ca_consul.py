@@ -65,7 +65,9 @@ def test_a_secondary_of_the_other_kind(
 ) -> None:
     with _federation(tmp_path, primary, secondary) as (one, two, agents):
         client_kind = OURS if secondary is THEIRS else THEIRS
-        client = agents.client(client_kind, "c0", two, datacenter="dc2", primary_datacenter="dc1", acl=ACL)
+        client = agents.client(
+            client_kind, "c0", two, datacenter="dc2", primary_datacenter="dc1", acl=ACL
+        )
         until(lambda: _active(two)["IntermediateCerts"], 40)
         assert _roots(two)["TrustDomain"] == _roots(one)["TrustDomain"]
         ready(client)

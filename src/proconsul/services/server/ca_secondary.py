@@ -144,13 +144,12 @@ class SecondaryCa:
             if not self._needs_intermediate(provider, active, known):
                 await self._trust(answer, None, None)
                 return
-            try:
-                signed = await self._signed(provider, active.root_cert)
-            except (ProconsulError, TimeoutError) as error:
+            signed, refused = await self._asked(provider, active.root_cert)
+            if signed is None:
                 await self._trust(answer, active, known)
                 raise CaError(
-                    f"Primary datacenter refused to sign our intermediate CA certificate: {error}"
-                ) from error
+                    f"Primary datacenter refused to sign our intermediate CA certificate: {refused}"
+                )
             await self._keep(provider, active, signed, answer)
         self._authority.reconfigured.fire()
         log.info("received new intermediate certificate from primary datacenter")
@@ -175,6 +174,14 @@ class SecondaryCa:
         if provider.root_pem.strip() != active.root_cert.strip():
             return True
         return own not in {pem.strip() for pem in known.intermediate_certs or ()}
+
+    async def _asked(
+        self, provider: Provider, root_pem: str
+    ) -> tuple[_Intermediate | None, Exception | None]:
+        try:
+            return await self._signed(provider, root_pem), None
+        except (ProconsulError, TimeoutError) as error:
+            return None, error
 
     async def _signed(self, provider: Provider, root_pem: str) -> _Intermediate:
         """A new key, and the primary's certificate for it."""
