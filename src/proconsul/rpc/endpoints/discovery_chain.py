@@ -14,7 +14,7 @@ from proconsul.domain.discovery_chain.types import (
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.mesh_requests import DiscoveryChainRequest
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
-from proconsul.rpc.endpoints.federation import trust_domain
+from proconsul.rpc.endpoints.connect_ca import trust_domain
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.state.opaque_queries import MeshQueries
@@ -55,15 +55,14 @@ class DiscoveryChain:
         config = self._server.store.connect.config().value
         if config is None:
             raise RequestError("no cluster ca config setup")
-        domain = trust_domain(config.cluster_id)
-        if not domain:
+        if not config.cluster_id:
             raise RequestError("no cluster trust domain setup")
         here = self._server.datacenter
         compiled = compile_chain(
             CompileRequest(
                 service=request.name,
                 datacenter=request.evaluate_in_datacenter or here,
-                trust_domain=domain,
+                trust_domain=f"{config.cluster_id}.consul",
                 use_datacenter=here,
                 override_mesh_gateway=request.override_mesh_gateway.mode,
                 override_protocol=request.override_protocol,
