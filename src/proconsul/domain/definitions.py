@@ -98,6 +98,10 @@ class CheckDefinition(CheckType, frozen=True, gc=False):
     service_id: str = ""
     token: str = ""
 
+    def how(self) -> CheckType:
+        """How to check, without what is checked for whom."""
+        return CheckType(**{name: getattr(self, name) for name in CheckType.__struct_fields__})
+
     def health_check(self, node: str) -> HealthCheck:
         """The catalog's view of it, critical unless the definition says otherwise."""
         return HealthCheck(

@@ -131,7 +131,7 @@ def test_damaged_files_are_passed_over(tmp_path: Path, caplog: pytest.LogCapture
     def register(agent: _Agent) -> None:
         agent.registrations.add_service(SHOP, persist=True)
         agent.registrations.heartbeat("service:shop:1", c.PASSING, "fine")
-        for directory in ("services", "checks", "checks/state", "checks/maintenance"):
+        for directory in ("services", "checks", "checks/state"):
             (tmp_path / directory).mkdir(exist_ok=True)
             (tmp_path / directory / "damaged").write_bytes(b"{")
         for path in (tmp_path / "checks" / "state").iterdir():
@@ -146,7 +146,7 @@ def test_damaged_files_are_passed_over(tmp_path: Path, caplog: pytest.LogCapture
         assert check.status == c.CRITICAL
 
     _with_agents(tmp_path, register, look)
-    assert caplog.text.count("delete the file") == 3
+    assert caplog.text.count("delete the file") == 2
     assert "cannot restore a check's state" in caplog.text
 
 

@@ -6,12 +6,9 @@ directory (agent/agent.go, `AddService`, `AddCheck`, `persistService`).
 
 from __future__ import annotations
 
-import hashlib
 import ipaddress
 import logging
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import msgspec
 
@@ -36,6 +33,13 @@ from proconsul.services.agent.check_probes import CheckSpec
 from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.config import AgentSettings
 from proconsul.services.agent.local import LocalState, LocalStateError
+from proconsul.services.agent.persisted import (
+    LOCAL,
+    Persisted,
+    StoredCheck,
+    StoredReport,
+    StoredService,
+)
 from proconsul.util.clock import Clock
 from proconsul.util.errors import ProconsulError
 
@@ -52,25 +56,14 @@ DEFAULT_NODE_REASON = (
 _SECOND_NS = 1_000_000_000
 
 
-class _TtlReport(msgspec.Struct, frozen=True):
-    """What a TTL check said last. `expires` is in seconds since the epoch."""
-
-    status: str
-    output: str
-    expires: float
-
-
 class Registrations:
-    """Everything that is registered here. Files are written synchronously: they are tiny and rare."""
+    """Everything that is registered here."""
 
     def __init__(
         self, settings: AgentSettings, state: LocalState, runner: CheckRunner, clock: Clock
     ) -> None:
         self._settings, self._state, self._runner, self._clock = settings, state, runner, clock
-        self._services_dir = settings.data_dir / "services" if settings.data_dir else None
-        self._checks_dir = settings.data_dir / "checks" if settings.data_dir else None
-        self._state_dir = self._checks_dir / "state" if self._checks_dir else None
-        self._maintenance_dir = self._checks_dir / "maintenance" if self._checks_dir else None
+        self._files = Persisted(settings.data_dir)
         self.overlay: Callable[[NodeService, str], NodeService] = lambda service, _token: service
         """What becomes of a service with a token when it is registered."""
         self.removed: Callable[[str], None] = lambda _service_id: None
@@ -106,11 +99,13 @@ class Registrations:
             kept.add(check.check_id)
             self._state.add_check(check, definition.token, now=self._clock.monotonic())
             self._start(check.check_id, check_type, definition.token)
+            if persist:
+                self._files.save_check(check, check_type, definition.token)
         if replace_existing_checks:
             for check_id in before.keys() - kept:
                 self.remove_check(check_id)
         if persist:
-            _write(self._services_dir, service.id, msgspec.json.encode(definition))
+            self._files.save_service(service, definition.token)
 
     def _service_check(
         self, service: NodeService, check_type: CheckType, number: int, count: int
@@ -137,7 +132,7 @@ class Registrations:
             raise UnknownIdError(str(error)) from error
         for check_id in checks:
             self._forget_check(check_id)
-        _remove(self._services_dir, service_id)
+        self._files.forget_service(service_id)
         self.removed(service_id)
         log.info("removed service: service=%s", service_id)
 
@@ -152,7 +147,7 @@ class Registrations:
         self._state.add_check(check, definition.token, now=self._clock.monotonic())
         self._start(check.check_id, definition, definition.token)
         if persist:
-            _write(self._checks_dir, check.check_id, msgspec.json.encode(definition))
+            self._files.save_check(check, definition.how(), definition.token)
 
     def remove_check(self, check_id: str) -> None:
         """Raises `UnknownIdError`."""
@@ -164,8 +159,8 @@ class Registrations:
 
     def _forget_check(self, check_id: str) -> None:
         self._runner.stop(check_id)
-        for directory in (self._checks_dir, self._state_dir, self._maintenance_dir):
-            _remove(directory, check_id)
+        self._files.forget_check(check_id)
+        self._files.forget_report(check_id)
 
     def heartbeat(self, check_id: str, status: str, output: str) -> None:
         """A TTL check reports; kept, so that a restart of this agent does not fail the check.
@@ -174,12 +169,11 @@ class Registrations:
         """
         self._runner.heartbeat(check_id, status, output)
         check, spec = self._state.check(check_id), self._runner.spec(check_id)
-        if check is None or spec is None or self._state_dir is None:
+        if check is None or spec is None:
             return
-        report = _TtlReport(status, check.output, self._clock.wall() + spec.ttl_s)
+        expires = int(self._clock.wall() + spec.ttl_s)
         try:
-            # Often and worth little after a crash of the machine: not synced.
-            _write(self._state_dir, check_id, msgspec.json.encode(report), sync=False)
+            self._files.save_report(StoredReport(check_id, check.output, status, expires))
         except OSError as error:
             log.error("cannot keep the state of a check: check=%s error=%s", check_id, error)
 
@@ -189,18 +183,11 @@ class Registrations:
         """A check starts with the status it had: registered before, or reported before a restart."""
         if old is not None:
             return msgspec.structs.replace(check, status=old.status, output=old.output)
-        if kind.ttl_ns <= 0 or self._state_dir is None:
-            return check
-        try:
-            data = _path(self._state_dir, check.check_id).read_bytes()
-            report = msgspec.json.decode(data, type=_TtlReport)
-        except FileNotFoundError:
-            return check
-        except (OSError, msgspec.MsgspecError) as error:
-            log.warning("cannot restore a check's state: check=%s error=%s", check.check_id, error)
+        report = self._files.report(check.check_id) if kind.ttl_ns > 0 else None
+        if report is None:
             return check
         if report.expires <= self._clock.wall():
-            _remove(self._state_dir, check.check_id)
+            self._files.forget_report(check.check_id)
             return check
         return msgspec.structs.replace(check, status=report.status, output=report.output)
 
@@ -304,7 +291,7 @@ class Registrations:
         existing = self._state.check(check.check_id)
         if enable and existing is None:
             self._state.add_check(check, token, now=self._clock.monotonic())
-            _write(self._maintenance_dir, check.check_id, msgspec.json.encode(check))
+            self._files.save_check(check, None, token, LOCAL)
         elif not enable and existing is not None:
             self.remove_check(check.check_id)
 
@@ -337,31 +324,44 @@ class Registrations:
     ) -> None:
         """At start: what the configuration defines, then what was registered over HTTP before."""
         self._configure(services, checks)
-        for directory, what, restore in (
-            (self._services_dir, "service", self._restore_service),
-            (self._checks_dir, "check", self._restore_check),
-            (self._maintenance_dir, "maintenance mode", self._restore_maintenance),
-        ):
-            for path in _files(directory):
-                try:
-                    restore(path.read_bytes())
-                except (msgspec.MsgspecError, ProconsulError, OSError) as error:
-                    log.error("cannot restore %s from %s, delete the file: %s", what, path, error)
+        for service in self._files.services():
+            self._restore_service(service)
+        for check in self._files.checks():
+            self._restore_check(check)
 
-    def _restore_service(self, data: bytes) -> None:
-        stored = msgspec.json.decode(data, type=ServiceDefinition)
-        if self._state.service(_service_id(stored)) is None:
-            self.add_service(stored, persist=False)
+    def _restore_service(self, stored: StoredService) -> None:
+        service = stored.service
+        if self._state.service(service.id) is not None:
+            log.debug("service exists, not restoring from file: service=%s", service.id)
+            self._files.forget_service(service.id)
+            return
+        self.add_service(ServiceDefinition(service, token=stored.token), persist=False)
 
-    def _restore_check(self, data: bytes) -> None:
-        check = msgspec.json.decode(data, type=CheckDefinition)
-        if self._state.check(check.check_id or check.name) is None:
-            self.add_check(check, persist=False)
-
-    def _restore_maintenance(self, data: bytes) -> None:
-        check = msgspec.json.decode(data, type=HealthCheck)
-        token = self._state.service_token(check.service_id)
-        self._state.add_check(check, token, now=self._clock.monotonic())
+    def _restore_check(self, stored: StoredCheck) -> None:
+        """Critical, unless it says itself that it still holds what it said last."""
+        check_id, kind = stored.check.check_id, stored.chk_type
+        if self._state.check(check_id) is not None:
+            log.debug("check exists, not restoring from file: check=%s", check_id)
+            self._files.forget_check(check_id)
+            return
+        check = HealthCheck(
+            check_id=check_id,
+            name=stored.check.name,
+            status=CRITICAL,
+            notes=stored.check.notes,
+            service_id=stored.check.service_id,
+            type=stored.check.type,
+        )
+        try:
+            if kind is not None:
+                self._vet(kind, stored.source == LOCAL)
+                check = self._with_status(check, kind, None)
+            self._state.add_check(check, stored.token, now=self._clock.monotonic())
+            if kind is not None:
+                self._start(check_id, kind, stored.token)
+        except ProconsulError as error:
+            log.warning("Failed to restore check: check=%s error=%s", check_id, error)
+            self._files.forget_check(check_id)
 
     def first_results(self) -> bool:
         """Whether every probing check has passed once: the catalog need not see restarts."""
@@ -394,32 +394,3 @@ def _with_defaults(service: NodeService) -> NodeService:
         tagged_addresses=tagged,
         weights=service.weights or Weights(1, 1),
     )
-
-
-def _path(directory: Path, key: str) -> Path:
-    return directory / hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _write(directory: Path | None, key: str, data: bytes, *, sync: bool = True) -> None:
-    if directory is None:
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    path = _path(directory, key)
-    temporary = path.with_suffix(".tmp")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _remove(directory: Path | None, key: str) -> None:
-    if directory is not None:
-        _path(directory, key).unlink(missing_ok=True)
-
-
-def _files(directory: Path | None) -> list[Path]:
-    if directory is None or not directory.is_dir():
-        return []
-    return [p for p in sorted(directory.iterdir()) if p.suffix != ".tmp" and p.is_file()]
