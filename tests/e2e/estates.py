@@ -37,9 +37,17 @@ _LOAD = re.compile(
 )
 
 
-def estate(*software: Software, more: Mapping[str, object] | None = None) -> WorldSpec:
-    """One server and one gateway a datacenter; the first is the primary. `more` is configuration."""
-    datacenters = [DatacenterSpec(f"dc{n}", software=s) for n, s in enumerate(software, 1)]
+def estate(
+    *software: Software, gateways: int = 1, more: Mapping[str, object] | None = None
+) -> WorldSpec:
+    """One server a datacenter; the first is the primary. Without gateways servers are routed.
+
+    `more` is configuration.
+    """
+    datacenters = [
+        DatacenterSpec(f"dc{n}", gateways=gateways, software=s, routed=not gateways)
+        for n, s in enumerate(software, 1)
+    ]
     return WorldSpec(
         tuple(datacenters),
         agent_config={**CONFIG, **(more or {})},

@@ -14,23 +14,20 @@ import os
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from e2e_support import first_servers, measured, pairs, status_command
+from estate_checks import CHECKS, active_id, everywhere, leaf_chains, replicated
 from estates import OURS, THEIRS, LogMark, estate, run_by
 from typing_extensions import override
 
 from proconsul.app.worlds import proof
-from proconsul.app.worlds.api import Api, ApiError
 from proconsul.app.worlds.netns_network import NetnsNetwork
-from proconsul.app.worlds.spec import Host, WorldSpec
+from proconsul.app.worlds.spec import WorldSpec
 from proconsul.app.worlds.waiting import Missing, until
 from proconsul.app.worlds.world import World
 from proconsul.drivers import certs
@@ -81,8 +78,8 @@ class Pure(threading.Thread):
             with running_world(self._spec) as world:
                 proof.whole(world, 120.0)
                 self._mark = LogMark.now(world)
-                for exercise in EXERCISES:
-                    exercise(world)
+                for check in CHECKS:
+                    check(world)
                 self._world = world
                 self._ready.set()
                 self._done.wait()
@@ -131,18 +128,6 @@ def _gateways_pass(world: World) -> None:
                 raise Missing(f"{server.label} sees {len(found)} gateways of {one.name}")
 
 
-def _everywhere(world: World, read: Callable[[Api], Any], wanted: Any, what: str) -> None:
-    """Each datacenter's first server comes to give this answer."""
-    for server in first_servers(world):
-
-        def check(server: Host = server) -> None:
-            found = read(world.api(server))
-            if found != wanted:
-                raise Missing(f"{server.label} has {found}, not {wanted}")
-
-        until(check, f"{what} at {server.label}", WHOLE_S)
-
-
 # What a healthy federation does
 
 
@@ -174,125 +159,9 @@ def test_service_and_federation_status(world: World) -> None:
             assert code == 0, text
 
 
-def _field(name: str, path: str, **params: object) -> Callable[[Api], Any]:
-    """Reads one field of an answer."""
-    return lambda api: api.get(path, **params)[name]
-
-
-def test_config_entries_and_intentions_reach_all(world: World) -> None:
-    for number, writer in enumerate(first_servers(world)):
-        entry = {"Kind": "service-defaults", "Name": f"s{number}", "Protocol": "http"}
-        world.api(writer).put("/v1/config", entry)
-        path = f"/v1/config/service-defaults/s{number}"
-        _everywhere(world, _field("Protocol", path), "http", path)
-        intention = {"SourceName": "web", "DestinationName": f"s{number}", "Action": "deny"}
-        made = json.loads(world.api(writer).post("/v1/connect/intentions", intention))["ID"]
-        path = f"/v1/connect/intentions/{made}"
-        _everywhere(world, _field("Action", path), "deny", path)
-        path, asked = "/v1/connect/intentions/check", {"source": "web", "destination": f"s{number}"}
-        _everywhere(world, _field("Allowed", path, **asked), False, path)
-
-
-def _may(world: World, here: Host, there: Host, key: str, token: str) -> bool:
-    """Whether the token may write a key of another datacenter."""
-    try:
-        world.api(here, token=token).kv_put(key, "x", dc=there.datacenter.name)
-    except ApiError as error:
-        if error.status != 403:
-            raise
-        return False
-    return True
-
-
-def test_acls_reach_all_and_hold(world: World) -> None:
-    for number, maker in enumerate(first_servers(world)):
-        secret, api, key = str(uuid.uuid4()), world.api(maker), f"shared/{number}/a"
-        rules = f'key_prefix "shared/{number}/" {{ policy = "write" }}'
-        api.put("/v1/acl/policy", {"Name": f"p{number}", "Rules": rules})
-        api.put("/v1/acl/role", {"Name": f"r{number}", "Policies": [{"Name": f"p{number}"}]})
-        api.put("/v1/acl/token", {"SecretID": secret, "Roles": [{"Name": f"r{number}"}]})
-        for here, there in pairs(world):
-            until(partial(_permitted, world, here, there, key, secret), "the token", WHOLE_S)
-            assert not _may(world, here, there, "other", secret)
-            assert not _may(world, here, there, key, ""), "anonymous"
-
-
-def _permitted(world: World, here: Host, there: Host, key: str, token: str) -> None:
-    if not _may(world, here, there, key, token):
-        raise Missing(f"{here.label} may not write in {there.label}")
-
-
-def _replicated(world: World, server: Host) -> None:
-    """The status of replication says what is so. Raises Missing."""
-    status = world.api(server).get("/v1/acl/replication")
-    if server.is_primary:
-        assert not status["Enabled"]
-        return
-    api = world.api(first_servers(world)[0])
-    _, headers, _ = api.request("GET", "/v1/acl/tokens")
-    latest = int(headers["X-Consul-Index"])
-    if not status["Running"] or status["ReplicatedTokenIndex"] < latest:
-        raise Missing(f"{server.label}: {status}, the primary is at {latest}")
-    assert status["Enabled"]
-    assert status["SourceDatacenter"] == world.spec.primary.name
-    assert status["ReplicationType"] == "tokens"
-
-
-def test_acl_replication_tells_the_truth(world: World) -> None:
-    for server in first_servers(world):
-        until(partial(_replicated, world, server), f"{server.label} says so", WHOLE_S)
-
-
-def _active_root(api: Api) -> Mapping[str, Any]:
-    roots = api.get("/v1/connect/ca/roots")
-    return next(r for r in roots["Roots"] if r["ID"] == roots["ActiveRootID"])
-
-
-def _active_id(api: Api) -> str:
-    return str(_active_root(api)["ID"])
-
-
-def _leaf_chains(world: World, server: Host, service: str) -> None:
-    """A leaf of this datacenter is signed, by way of its intermediate, by the primary's root."""
-    api = world.api(server)
-    root = x509.load_pem_x509_certificate(_active_root(api)["RootCert"].encode())
-    pem = api.get(f"/v1/agent/connect/ca/leaf/{service}")["CertPEM"]
-    # Beside the way to the active root there may be the one by a cross-signed root to the one before
-    leaf, *others = x509.load_pem_x509_certificates(pem.encode())
-    ways = [(leaf,)]
-    while ways and not any(_issued(way[-1], root) for way in ways):
-        ways = [
-            (*way, issuer)
-            for way in ways
-            for issuer in others
-            if issuer not in way and _issued(way[-1], issuer)
-        ]
-    if not ways:
-        raise Missing(f"a leaf of {server.label} does not lead to the active root")
-    assert server.is_primary or len(ways[0]) > 1, "a secondary has an intermediate of its own"
-
-
-def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
-    try:
-        certificate.verify_directly_issued_by(issuer)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
-def test_roots_agree_and_leaves_chain_to_them(world: World) -> None:
-    active = _active_id(world.api(first_servers(world)[0]))
-    _everywhere(world, _active_id, active, "the active root")
-    for server in first_servers(world):
-        until(partial(_leaf_chains, world, server, "web"), "a leaf that chains", WHOLE_S)
-
-
-EXERCISES = (
-    test_config_entries_and_intentions_reach_all,
-    test_acls_reach_all_and_hold,
-    test_acl_replication_tells_the_truth,
-    test_roots_agree_and_leaves_chain_to_them,
-)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_what_all_share(world: World, check: Callable[[World], None]) -> None:
+    check(world)
 
 
 # Rotations, with nothing refused on the way
@@ -358,20 +227,20 @@ def test_gossip_key_is_rotated(world: World) -> None:
 
 def test_root_of_the_ca_is_rotated(world: World) -> None:
     primary = world.api(first_servers(world)[0], 30.0)
-    before = _active_id(primary)
+    before = active_id(primary)
     config = primary.get("/v1/connect/ca/configuration")
     ca = certs.create_ca()
     config["Config"] |= {"PrivateKey": ca.key.decode(), "RootCert": ""}
     with _nothing_refused(world):
         primary.put("/v1/connect/ca/configuration", config)
-        after = _active_id(primary)
+        after = active_id(primary)
         assert after != before
-        _everywhere(world, _active_id, after, "the new root")
+        everywhere(world, active_id, after, "the new root")
         for server in first_servers(world):
             roots = world.api(server).get("/v1/connect/ca/roots")["Roots"]
             assert before in {root["ID"] for root in roots}, "leaves of the old one still hold"
-            until(partial(_leaf_chains, world, server, "new"), "a leaf of the new", WHOLE_S)
-            until(partial(_leaf_chains, world, server, "web"), "the old leaf anew", WHOLE_S)
+            until(partial(leaf_chains, world, server, "new"), "a leaf of the new", WHOLE_S)
+            until(partial(leaf_chains, world, server, "web"), "the old leaf anew", WHOLE_S)
 
 
 # The logs
@@ -430,7 +299,7 @@ def test_partition_beyond_the_time_to_forget(estates: Estates) -> None:
     for world in estates:
         measured("healed", partial(proof.whole, world, FORGOTTEN_S), FORGOTTEN_S)
         for server in first_servers(world):
-            until(partial(_replicated, world, server), f"{server.label} replicates", WHOLE_S)
+            until(partial(replicated, world, server), f"{server.label} replicates", WHOLE_S)
 
 
 def _partition(world: World, *, on: bool) -> None:
