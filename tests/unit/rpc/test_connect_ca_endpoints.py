@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from endpoint_support import ServerInMemory
 
 from proconsul.domain import connect as ca
 from proconsul.domain.acl import AllowAll
+from proconsul.domain.messages import MessageType
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.domain.spiffe import AgentId, ServiceId
 from proconsul.drivers.stream import PeerInfo
@@ -113,6 +115,26 @@ def test_settings_and_intermediates_are_operators() -> None:
     off = ConnectCa(SERVER, authority, ConnectSettings(enabled=False, is_primary=True))
     for asked in (off.sign(request, _call("")), off.set_configuration(change, _call(""))):
         assert _outcome(asked) == "Connect must be enabled in order to use this endpoint"
+
+
+def test_roots_are_everybodys_but_for_their_keys() -> None:
+    server: Any = ServerInMemory()
+    it = ConnectCa(server, Authority(), ON)
+    empty = _outcome(it.roots(DCSpecificRequest(), _call("")))
+    assert (empty.trust_domain, empty.active_root_id, empty.roots) == ("", "", [])
+    config = ca.CAConfiguration(cluster_id="abc", provider="consul")
+    row = ca.CARoot(id="r", active=True, signing_key="secret", signing_cert="x", root_cert="pem")
+    for request in (
+        ca.CARequest(op=ca.CA_SET_CONFIG, config=config),
+        ca.CARequest(op=ca.CA_SET_ROOTS, index=server.store.connect.roots_index, roots=[row]),
+    ):
+        asyncio.run(server.apply(MessageType.CONNECT_CA, request))
+    found = _outcome(it.roots(DCSpecificRequest(), _call("")))
+    assert (found.trust_domain, found.active_root_id) == ("abc.consul", "r")
+    assert (found.roots[0].signing_key, found.roots[0].signing_cert) == ("", "")
+    off = ConnectCa(server, Authority(), ConnectSettings(enabled=False, is_primary=True))
+    refused = _outcome(off.roots(DCSpecificRequest(), _call("")))
+    assert refused == "Connect must be enabled in order to use this endpoint"
 
 
 def test_auto_encrypt_asks_the_leader_with_the_callers_token() -> None:

@@ -10,13 +10,11 @@ import pytest
 from endpoint_support import ServerInMemory, only_ok, registration
 
 from proconsul.domain import catalog as c
-from proconsul.domain import connect as ca
 from proconsul.domain import coordinate as co
 from proconsul.domain import federation as f
 from proconsul.domain import operator as op
 from proconsul.domain import options as o
 from proconsul.domain.errors import PermissionDeniedError
-from proconsul.domain.messages import MessageType
 from proconsul.rpc.endpoints import internal
 from proconsul.rpc.endpoints.base import RequestError
 from proconsul.rpc.methods import Empty
@@ -92,19 +90,6 @@ def test_federation_states_and_roots() -> None:
         f.FederationStateRequest(op=f.FEDERATION_DELETE, state=f.FederationState(datacenter="dc2")),
     )
     assert len(server.call("FederationState.List", o.DCSpecificRequest()).states) == 1
-
-    roots = server.call("ConnectCA.Roots", o.DCSpecificRequest())
-    assert (roots.trust_domain, roots.active_root_id, roots.roots) == ("", "", [])
-    config = ca.CAConfiguration(cluster_id="abc", provider="consul")
-    row = ca.CARoot(id="r", active=True, signing_key="secret", signing_cert="x", root_cert="pem")
-    for request in (
-        ca.CARequest(op=ca.CA_SET_CONFIG, config=config),
-        ca.CARequest(op=ca.CA_SET_ROOTS, index=server.store.connect.roots_index, roots=[row]),
-    ):
-        asyncio.run(server.apply(MessageType.CONNECT_CA, request))
-    roots = server.call("ConnectCA.Roots", o.DCSpecificRequest())
-    assert (roots.trust_domain, roots.active_root_id) == ("abc.consul", "r")
-    assert (roots.roots[0].signing_key, roots.roots[0].signing_cert) == ("", "")
 
 
 def test_peers_are_removed_by_address_or_id() -> None:

@@ -1,7 +1,6 @@
 """`ConnectCA` and `AutoEncrypt` (agent/consul/connect_ca_endpoint.go, auto_encrypt_endpoint.go).
 
-Who may have what signed is asked here; the CA itself is in `services.server.ca`. Roots are answered
-in `endpoints/federation.py`.
+Who may have what signed is asked here; the CA itself is in `services.server.ca`.
 """
 
 from __future__ import annotations
@@ -11,11 +10,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from msgspec.structs import replace
+
 from proconsul.domain import connect as ca
 from proconsul.domain import options as o
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.spiffe import AgentId, ServiceId
-from proconsul.rpc.endpoints.base import EndpointServer, RequestError
+from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 
@@ -68,6 +69,27 @@ class ConnectCa:
         if not self._settings.enabled:
             raise RequestError(NOT_ENABLED)
 
+    async def roots(self, request: o.DCSpecificRequest, _call: Call) -> ca.IndexedCARoots:
+        """The CA's certificates, without keys, and the trust domain."""
+        self._enabled()
+
+        def build(
+            found: tuple[list[ca.CARoot], ca.CAConfiguration | None],
+        ) -> dict[str, Any]:
+            roots, config = found
+            active = next((r.id for r in roots if r.active), "")
+            domain = trust_domain(config.cluster_id) if config is not None else ""
+            public = [replace(r, signing_key="", signing_cert="") for r in roots]
+            return {"active_root_id": active, "trust_domain": domain, "roots": public}
+
+        return await read(
+            self._server,
+            request,
+            self._server.store.connect.roots_and_config,
+            build,
+            ca.IndexedCARoots,
+        )
+
     async def get_configuration(
         self, _request: o.DCSpecificRequest, call: Call
     ) -> ca.CAConfiguration:
@@ -107,6 +129,11 @@ class ConnectCa:
         return signed
 
 
+def trust_domain(cluster_id: str) -> str:
+    """`<cluster id>.consul`: fixed by the SPIFFE ids already issued, whatever `domain` says."""
+    return f"{cluster_id}.consul" if cluster_id else ""
+
+
 class AutoEncrypt:
     """Certificates for agents that have none yet, by any server: the leader signs them."""
 
@@ -138,9 +165,10 @@ def endpoints(
     settings: ConnectSettings,
     ask: Ask,
 ) -> list[Endpoint]:
-    """All of `ConnectCA` but the roots, and `AutoEncrypt`; `ask` calls endpoints of the leader."""
+    """All of `ConnectCA` and `AutoEncrypt`; `ask` calls endpoints of the leader."""
     it = ConnectCa(server, authority, settings)
     return [
+        Endpoint(METHODS["ConnectCA.Roots"], Requires.NOTHING, it.roots),
         Endpoint(
             METHODS["ConnectCA.ConfigurationGet"], Requires.OPERATOR_WRITE, it.get_configuration
         ),

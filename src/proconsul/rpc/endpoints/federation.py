@@ -1,4 +1,4 @@
-"""`FederationState.*` and `ConnectCA.Roots` (agent/consul/federation_state_endpoint.go)."""
+"""`FederationState.*` (agent/consul/federation_state_endpoint.go)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 from msgspec.structs import replace
 
 from proconsul.domain import catalog as c
-from proconsul.domain import connect as ca
 from proconsul.domain import federation as f
 from proconsul.domain import options as o
 from proconsul.domain.errors import PermissionDeniedError
@@ -81,34 +80,9 @@ class FederationStates:
             c.DatacenterIndexedCheckServiceNodes,
         )
 
-    async def roots(self, request: o.DCSpecificRequest, _call: Call) -> ca.IndexedCARoots:
-        """The CA's certificates, without keys, and the trust domain."""
-
-        def build(
-            found: tuple[list[ca.CARoot], ca.CAConfiguration | None],
-        ) -> dict[str, Any]:
-            roots, config = found
-            active = next((r.id for r in roots if r.active), "")
-            domain = trust_domain(config.cluster_id) if config is not None else ""
-            public = [replace(r, signing_key="", signing_cert="") for r in roots]
-            return {"active_root_id": active, "trust_domain": domain, "roots": public}
-
-        return await read(
-            self._server,
-            request,
-            self._server.store.connect.roots_and_config,
-            build,
-            ca.IndexedCARoots,
-        )
-
-
-def trust_domain(cluster_id: str) -> str:
-    """`<cluster id>.consul`: fixed by the SPIFFE ids already issued, whatever `domain` says."""
-    return f"{cluster_id}.consul" if cluster_id else ""
-
 
 def endpoints(server: EndpointServer, unix_ns: Callable[[], int]) -> list[Endpoint]:
-    """All of `FederationState`, and the CA's roots."""
+    """All of `FederationState`."""
     it = FederationStates(server, unix_ns)
     return [
         Endpoint(METHODS["FederationState.Apply"], Requires.OPERATOR_WRITE, it.apply),
@@ -119,5 +93,4 @@ def endpoints(server: EndpointServer, unix_ns: Callable[[], int]) -> list[Endpoi
             Requires.SERVICE_READ,
             it.list_mesh_gateways,
         ),
-        Endpoint(METHODS["ConnectCA.Roots"], Requires.NOTHING, it.roots),
     ]

@@ -1,4 +1,4 @@
-"""`ConnectCA.*` but the roots, and `AutoEncrypt.Sign`."""
+"""`ConnectCA.*` and `AutoEncrypt.Sign`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from proconsul.rpc.table import Method, Route
 _LEADER = Route.LEADER
 
 SIGNATURES = (
+    Method("ConnectCA.Roots", DCSpecificRequest, ca.IndexedCARoots, _LEADER),
     Method("ConnectCA.ConfigurationGet", DCSpecificRequest, ca.CAConfiguration, _LEADER),
     Method("ConnectCA.ConfigurationSet", ca.CARequest, None, _LEADER, is_read=False),
     Method("ConnectCA.Sign", ca.CASignRequest, ca.IssuedCert, _LEADER, is_read=False),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from proconsul.domain import autopilot as ap
 from proconsul.domain import catalog as c
-from proconsul.domain import connect as ca
 from proconsul.domain import coordinate as co
 from proconsul.domain import federation as f
 from proconsul.domain import kv, txn
@@ -83,7 +82,6 @@ SIGNATURES = (
         c.DatacenterIndexedCheckServiceNodes,
         _LEADER,
     ),
-    Method("ConnectCA.Roots", o.DCSpecificRequest, ca.IndexedCARoots, _LEADER),
     Method(
         "Operator.RaftGetConfiguration",
         o.DCSpecificRequest,
