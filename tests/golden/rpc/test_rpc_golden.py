@@ -44,12 +44,6 @@ SERVED_LATER = frozenset(
         "Internal.EventFire",
         "Internal.GatewayServiceDump",
         "Internal.KeyringOperation",
-        "PreparedQuery.Apply",
-        "PreparedQuery.Execute",
-        "PreparedQuery.ExecuteRemote",
-        "PreparedQuery.Explain",
-        "PreparedQuery.Get",
-        "PreparedQuery.List",
     ]
 )
 """What a real agent may ask and gets an error for; docs/divergence.md has each."""
