@@ -225,7 +225,8 @@ INTENTIONS: tuple[Any, ...] = (
 )  # fmt: skip
 
 IXN_READS = (
-    IXN, f"{IXN}?stale", f"{IXN}/nope", f"{IXN}/00000000-0000-0000-0000-000000000000",
+    IXN, f"{IXN}?stale", f"{IXN}?filter=Action==deny", f"{IXN}?filter=Meta.a==1+and+Precedence!=9",
+    f"{IXN}?filter=Hash==x", f"{IXN}?filter=SourceNS", f"{IXN}/nope", f"{IXN}/00000000-0000-0000-0000-000000000000",
     f"{IXN}/0000000000000000000000000000-0000000", f"{IXN}/zzzzzzzz-0000-0000-0000-000000000000",
     f"{IXN}/match", f"{IXN}/match?by=x&name=a", f"{IXN}/match?by=source", f"{IXN}/match?by=source&name=web",
     f"{IXN}/match?by=destination&name=db&name=*&name=zz", f"{IXN}/match?by=source&name=a/b/c",

@@ -15,6 +15,7 @@ from proconsul.domain import mesh_requests as m
 from proconsul.domain import options as o
 from proconsul.domain.acl import Authorizer
 from proconsul.domain.errors import PermissionDeniedError
+from proconsul.domain.filter import create_filter
 from proconsul.domain.messages import MessageType
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
 from proconsul.rpc.methods import METHODS
@@ -97,12 +98,13 @@ class Intentions:
 
     async def list(self, request: o.DCSpecificRequest, call: Call) -> ixn.IndexedIntentions:
         may = call.authorizer
+        wanted = create_filter(request.filter, ixn.Intention)
+
+        def build(many: list[ixn.Intention]) -> dict[str, list[ixn.Intention]]:
+            return {"intentions": wanted.rows([one for one in many if ixn.can_read(one, may)])}
+
         return await read(
-            self._server,
-            request,
-            self._server.store.mesh.intentions,
-            lambda many: {"intentions": [one for one in many if ixn.can_read(one, may)]},
-            ixn.IndexedIntentions,
+            self._server, request, self._server.store.mesh.intentions, build, ixn.IndexedIntentions
         )
 
     async def match(
