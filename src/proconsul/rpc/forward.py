@@ -345,7 +345,9 @@ class Forwarder:
                     raise
                 failure = told(method, error)
                 self._server.failed_server(to)
-                log.error(
+                again = not self._is_news(f"{to.node}.{datacenter} {failure}")
+                log.log(
+                    logging.DEBUG if again else logging.ERROR,
                     "RPC failed to server in DC: server=%s datacenter=%s method=%s error=%s",
                     to.node,
                     datacenter,
@@ -357,15 +359,20 @@ class Forwarder:
         raise failure
 
     def _complain(self, reason: str, datacenter: str) -> None:
-        """Once every `COMPLAIN_S` for each datacenter: loops retry much more often."""
-        now = asyncio.get_running_loop().time()
-        if len(self._complained) >= COMPLAINTS_MAX:
-            self._complained.clear()  # the names are the callers': they must not pile up
-        if now - self._complained.get(datacenter, -COMPLAIN_S) >= COMPLAIN_S:
-            self._complained[datacenter] = now
+        if self._is_news(datacenter):
             log.warning(
                 "RPC request for DC is currently failing as %s: datacenter=%s", reason, datacenter
             )
+
+    def _is_news(self, what: str) -> bool:
+        """True once every `COMPLAIN_S`: loops retry much more often."""
+        now = asyncio.get_running_loop().time()
+        if len(self._complained) >= COMPLAINTS_MAX:
+            self._complained.clear()  # the names are the callers': they must not pile up
+        if now - self._complained.get(what, -COMPLAIN_S) < COMPLAIN_S:
+            return False
+        self._complained[what] = now
+        return True
 
     def _deadline(self, request: Any) -> float:
         now = asyncio.get_running_loop().time()
