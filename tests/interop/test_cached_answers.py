@@ -41,6 +41,8 @@ TARGETS = (
     "/v1/catalog/service/consul?cached&stale",
     "/v1/health/service/consul?cached&passing",
     "/v1/health/service/none?cached",
+    "/v1/discovery-chain/web?cached",
+    "/v1/query/none/execute?cached",
     "/v1/catalog/datacenters",
     "/v1/catalog/nodes?cached",
     "/v1/catalog/node/vm?cached",

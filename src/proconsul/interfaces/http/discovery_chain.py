@@ -18,6 +18,7 @@ from proconsul.interfaces.http.api import Answer, HttpApi
 from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.options import query_options
 from proconsul.interfaces.http.query import Ask
+from proconsul.services.agent.cache_types import DISCOVERY_CHAIN
 
 _GATEWAY_MODES = frozenset({"", "none", "local", "remote"})
 
@@ -51,7 +52,7 @@ def read(api: HttpApi, ask: Ask) -> Answer:
             return api.json(ask, _view(out.chain), head)
         return api.shared(ask, out, out.chain, _view, head)
 
-    return api.query("DiscoveryChain.Get", request, render)
+    return api.query("DiscoveryChain.Get", request, render, cache=DISCOVERY_CHAIN)
 
 
 def _decoded(body: bytes) -> _Overrides:

@@ -60,6 +60,14 @@ LIST_SERVICES = CacheType("catalog-list-services", "Catalog.ListServices", _IN_D
 CATALOG_SERVICES = CacheType("catalog-services", "Catalog.ServiceNodes", _OF_SERVICE)
 HEALTH_SERVICES = CacheType("health-services", "Health.ServiceNodes", _OF_SERVICE)
 NODE_SERVICES = CacheType("node-services", "Catalog.NodeServices", ("node", "filter"))
+DISCOVERY_CHAIN = CacheType(
+    "compiled-discovery-chain",
+    "DiscoveryChain.Get",
+    (
+        "name", "evaluate_in_datacenter", "evaluate_in_namespace", "override_mesh_gateway",
+        "override_protocol", "override_connect_timeout_ns",
+    ),
+)  # fmt: skip
 PREPARED_QUERY = CacheType(
     "prepared-query",
     "PreparedQuery.Execute",
