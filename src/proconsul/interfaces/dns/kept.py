@@ -33,17 +33,23 @@ class Pool(NamedTuple):
 class KeptAnswers:
     """By the question's bytes, without its id."""
 
-    def __init__(self, agent: DnsAgent, rng: Rng, clock: Callable[[], float]) -> None:
-        self._agent, self._rng, self._clock = agent, rng, clock
-        self._version: int | None = -1
-        self._second = 0
+    def __init__(
+        self,
+        agent: DnsAgent,
+        token: Callable[[], str],
+        rng: Rng,
+        clock: Callable[[], float],
+    ) -> None:
+        self._agent, self._token, self._rng, self._clock = agent, token, rng, clock
+        self._of: tuple[int | None, int, str] = (-1, 0, "")
+        """Version of the state, second, and token with which it was read."""
         self._answers: dict[tuple[bytes, bool], bytes | Pool] = {}
 
     def get(self, request: bytes, tcp: bool) -> bytes | None:
         """The answer, if it is known and still true."""
-        version, second = self._agent.state_version(), int(self._clock())
-        if version != self._version or second != self._second:
-            self._version, self._second = version, second
+        of = (self._agent.state_version(), int(self._clock()), self._token())
+        if of != self._of:
+            self._of = of
             self._answers.clear()
             return None
         found = self._answers.get((request[2:], tcp))
@@ -57,7 +63,7 @@ class KeptAnswers:
 
     def put(self, request: bytes, tcp: bool, reply: Reply, answer: bytes) -> None:
         """Keep an answer that was had without waiting, if it may be given again."""
-        if self._version is None or not reply.is_repeatable or len(request) > REQUEST_BYTES_MAX:
+        if self._of[0] is None or not reply.is_repeatable or len(request) > REQUEST_BYTES_MAX:
             return
         kept: bytes | Pool | None = answer[2:]
         if reply.pool:

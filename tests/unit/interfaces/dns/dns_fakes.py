@@ -107,11 +107,11 @@ class Asked:
         import dataclasses
 
         self.agent = agent
-        self.now = 0.0
+        self.now, self.token = 0.0, "token"
         self.settings = dataclasses.replace(SETTINGS, **settings)
         clock: Callable[[], float] = lambda: self.now  # noqa: E731
         self.server = DnsServer(
-            agent, self.settings, exchange, lambda: "token", random.Random(1), clock, lambda: 7.0
+            agent, self.settings, exchange, lambda: self.token, random.Random(1), clock, lambda: 7.0
         )
 
     def raw(self, data: bytes, *, tcp: bool = False) -> Any:

@@ -99,6 +99,9 @@ def test_answers_are_kept_until_the_state_changes_or_a_second_has_passed() -> No
     ask("nope.service.consul")
     ask("nope.service.consul")
     assert len(agent.calls) == 4
+    ask.token = "other"
+    ask("nope.service.consul")
+    assert agent.calls[4][1].token == "other"
     query = dnslib.DNSRecord.question("web.service.consul")
     query.header.id = 77
     assert ask.raw(bytes(query.pack()))[:2] == b"\0M"
