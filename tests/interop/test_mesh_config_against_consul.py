@@ -48,11 +48,10 @@ def plain(text: str) -> str:
 
 def asked(agent: AgentProcess, method: str, path: str, body: Any = None) -> tuple[Any, ...]:
     status, headers, answer = agent.ask(method, path, body)
-    return (
-        status,
-        plain(answer.decode()),
-        {name: headers.get(name) for name in _HEADERS} | {"index": "X-Consul-Index" in headers},
-    )
+    if status != 200:  # Consul writes the headers of an empty answer for some errors
+        return status, plain(answer.decode()), headers.get("Content-Type"), headers.get("Allow")
+    shown = {name: headers.get(name) for name in _HEADERS}
+    return status, plain(answer.decode()), shown, "X-Consul-Index" in headers
 
 
 def compare(pair: Pair, method: str, path: str, body: Any = None) -> None:
@@ -226,7 +225,8 @@ INTENTIONS: tuple[Any, ...] = (
 
 IXN_READS = (
     IXN, f"{IXN}?stale", f"{IXN}?filter=Action==deny", f"{IXN}?filter=Meta.a==1+and+Precedence!=9",
-    f"{IXN}?filter=Hash==x", f"{IXN}?filter=SourceNS", f"{IXN}/nope", f"{IXN}/00000000-0000-0000-0000-000000000000",
+    f"{IXN}?filter=Hash==x", f"{IXN}?filter=SourceNS", f"{IXN}/nope",
+    f"{IXN}/00000000-0000-0000-0000-000000000000",
     f"{IXN}/0000000000000000000000000000-0000000", f"{IXN}/zzzzzzzz-0000-0000-0000-000000000000",
     f"{IXN}/match", f"{IXN}/match?by=x&name=a", f"{IXN}/match?by=source", f"{IXN}/match?by=source&name=web",
     f"{IXN}/match?by=destination&name=db&name=*&name=zz", f"{IXN}/match?by=source&name=a/b/c",
@@ -430,16 +430,12 @@ def test_services_behind_gateways(pair: Pair) -> None:
     for path in GATEWAY_READS:
         compare(pair, "GET", path)
     register(pair, "gw-b", "late")
+    register(pair, "gw-b", "gw-c")
     register(pair, "gw-b", "exit", "terminating-gateway")
     for path in GATEWAY_READS:
         compare(pair, "GET", path)
     compare(pair, "PUT", "/v1/catalog/deregister", {"Node": "gw-b", "ServiceID": "late"})
-    compare(
-        pair,
-        "PUT",
-        CONFIG,
-        {"Kind": "proxy-defaults", "Name": "global", "Config": {"protocol": "tcp"}},
-    )
+    compare(pair, "PUT", CONFIG, {"Kind": "service-defaults", "Name": "gw-c", "Protocol": "tcp"})
     for path in GATEWAY_READS:
         compare(pair, "GET", path)
     compare(pair, "DELETE", f"{CONFIG}/ingress-gateway/edge")
