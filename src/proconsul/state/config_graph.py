@@ -60,6 +60,8 @@ def check(tx: Transaction, key: Key, proposed: Row | None) -> None:
         return proposed if (wanted, of) == key else entries.get((wanted, of))
 
     services, gateways = _concerned(entries, key, proposed)
+    if "" in services:
+        raise StateError("serviceName is required")
     for gateway in gateways:
         services.update(dict.fromkeys(related(INGRESS, gateway)))
     compiled = {service: _Chain(service, lookup).compile() for service in services}

@@ -36,6 +36,8 @@ async def members(api: HttpApi, ask: Ask) -> Response:
     segment = ask.first("segment")
     if wan and segment not in {"", ALL_SEGMENTS}:
         raise bad_request("Cannot provide a segment with wan=true")
+    if segment not in {"", ALL_SEGMENTS}:
+        raise HttpError(500, "Network segments are not supported in this version of Consul")
     found = await api.agent.members(wan, segment, api.token(ask))
     return api.json(ask, [views.member(one) for one in found])
 
