@@ -406,6 +406,13 @@ def short_record(record: Record) -> bytes:
     return _QUESTION_POINTER + head + data
 
 
+def srv_record(ttl: int, head: bytes, target: Name) -> bytes:
+    """An SRV record of the question's own name, as it is in a compressed message."""
+    name = b"".join(bytes((len(label),)) + label for label in target) + b"\0"
+    size = len(head) + len(name)
+    return _QUESTION_POINTER + _RECORD_TAIL.pack(SRV, CLASS_IN, ttl, size) + head + name
+
+
 def record_bytes(record: Record, own: Name) -> int:
     """The record's size in a message that is not compressed."""
     size = name_bytes(own if record.name is None else record.name) + _RECORD_TAIL.size

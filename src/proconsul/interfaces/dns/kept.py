@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from proconsul.interfaces.dns.reply import Reply
-from proconsul.interfaces.dns.settings import DnsAgent
+from proconsul.interfaces.dns.settings import DnsAgent, DnsSettings
+from proconsul.interfaces.dns.srv_pool import SrvPool, srv_pool
 from proconsul.util.clock import Rng
 from proconsul.wire import dns
 
@@ -36,14 +37,16 @@ class KeptAnswers:
     def __init__(
         self,
         agent: DnsAgent,
+        settings: DnsSettings,
         token: Callable[[], str],
         rng: Rng,
         clock: Callable[[], float],
     ) -> None:
-        self._agent, self._token, self._rng, self._clock = agent, token, rng, clock
+        self._agent, self._settings, self._token = agent, settings, token
+        self._rng, self._clock = rng, clock
         self._of: tuple[int | None, int, str] = (-1, 0, "")
         """Version of the state, second, and token with which it was read."""
-        self._answers: dict[tuple[bytes, bool], bytes | Pool] = {}
+        self._answers: dict[tuple[bytes, bool], bytes | Pool | SrvPool] = {}
 
     def get(self, request: bytes, tcp: bool) -> bytes | None:
         """The answer, if it is known and still true."""
@@ -57,17 +60,24 @@ class KeptAnswers:
             return None
         if type(found) is bytes:
             return request[:2] + found
+        if isinstance(found, SrvPool):
+            return request[:2] + found.draw(self._rng)
         assert isinstance(found, Pool)
         drawn = b"".join(self._rng.sample(found.records, found.held))
         return b"".join((request[:2], found.head, drawn, found.tail))
 
-    def put(self, request: bytes, tcp: bool, reply: Reply, answer: bytes) -> None:
+    def put(
+        self, request: bytes, tcp: bool, reply: Reply, answer: bytes, edns: dns.Edns | None
+    ) -> None:
         """Keep an answer that was had without waiting, if it may be given again."""
         if self._of[0] is None or not reply.is_repeatable or len(request) > REQUEST_BYTES_MAX:
             return
-        kept: bytes | Pool | None = answer[2:]
+        kept: bytes | Pool | SrvPool | None = answer[2:]
         if reply.pool:
             kept = _pool(reply, answer)
+        elif len(reply.instances) > 1:
+            flags = int.from_bytes(answer[2:4], "big")
+            kept = None if tcp else srv_pool(reply, flags, self._settings, edns)
         if kept is not None and len(self._answers) < ENTRIES_MAX:
             self._answers[request[2:], tcp] = kept
 

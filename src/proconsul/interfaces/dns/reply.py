@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from proconsul.interfaces.dns.instances import Instance
 from proconsul.interfaces.dns.settings import DnsSettings
 from proconsul.util.errors import WireError
 from proconsul.wire import dns
@@ -21,9 +22,10 @@ SRV_BYTES_MIN = 18
 """Of an SRV record beside its target, whose name is never compressed."""
 BYTES_BEYOND = 256
 """By so much an answer is allowed to be too large before it is cut."""
-_FAR_TOO_LARGE = 100
+BINARY_BEYOND = 100
+"""So far beyond the limit records are not taken away one by one."""
 _ROUGHNESS = 64
-_UDP_SPARE = 7
+UDP_SPARE = 7
 
 
 @dataclass(slots=True)
@@ -43,6 +45,8 @@ class Reply:
     """What the answer was drawn from by lot, if it consists of nothing else."""
     drawn: int = 0
     """How many were drawn."""
+    instances: Sequence[Instance] = ()
+    """Of an answer of SRV records, what was shuffled."""
 
     def size(self, compress: bool, at_most: int) -> int:
         """Bytes of the message; exact only where it does not fit `at_most` without compression."""
@@ -90,7 +94,7 @@ def trim(
             known = _Additional(reply)
             del reply.answer[max(limit, 0) :]
             known.sync(reply)
-        _fit(reply, at_most - _UDP_SPARE, at_most, compress)
+        _fit(reply, at_most - UDP_SPARE, at_most, compress)
     trimmed = dropped or len(reply.answer) < before
     if trimmed and settings.enable_truncate:
         reply.truncated = True
@@ -103,11 +107,11 @@ def _fit(reply: Reply, limit: int, nominal: int, compress: bool) -> None:
     known = _Additional(reply)
     while len(reply.answer) > 1:
         over = _roughly(reply, compress) - nominal
-        if over <= _FAR_TOO_LARGE + _ROUGHNESS:
+        if over <= BINARY_BEYOND + _ROUGHNESS:
             over = reply.size(compress, limit) - nominal
             if over <= limit - nominal:
                 return
-        count = _most(reply, nominal, known, compress) if over > _FAR_TOO_LARGE else -1
+        count = _most(reply, nominal, known, compress) if over > BINARY_BEYOND else -1
         del reply.answer[count:]
         known.sync(reply)
 

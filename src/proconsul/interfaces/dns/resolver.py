@@ -191,7 +191,10 @@ class Resolver:
             instances, dropped = self._drawn(ask, instances)
             reply.drawn = len(instances)
         elif not filtered:
-            reply.is_repeatable = len(instances) <= 1
+            if ask.question.qtype == dns.SRV:
+                reply.instances = instances
+            else:
+                reply.is_repeatable = len(instances) <= 1
             instances = self._rng.sample(instances, len(instances))
         if ask.question.qtype == dns.SRV:
             dropped = await self._srv(ask, shape, instances, reply)

@@ -52,7 +52,7 @@ class DnsServer:
         self._recursion = Recursion(settings, self._exchange, self._rng)
         self._resolver = Resolver(settings, self._recursion, self._rng, self._unix_s)
         self._labels = (("node", settings.node_name),)
-        self._kept = KeptAnswers(self._agent, self._token, self._rng, self._clock)
+        self._kept = KeptAnswers(self._agent, settings, self._token, self._rng, self._clock)
 
     def handle(self, data: bytes, source_ip: str, tcp: bool) -> Outcome:
         """The answer to a message; None for silence; else what gives it when run as a task."""
@@ -119,7 +119,7 @@ class DnsServer:
         self._timed("consul.dns.domain_query", started)
         answer = self._encoded(message, reply, is_global=is_global)
         if ask.lookups.now and reply.rcode != dns.SERVFAIL:
-            self._kept.put(data, ask.tcp, reply, answer)
+            self._kept.put(data, ask.tcp, reply, answer, message.edns)
         return answer
 
     async def _pointed(self, data: bytes, message: dns.Message, ask: Ask) -> bytes | None:

@@ -66,6 +66,41 @@ def test_answers_fit_what_the_client_takes(kind: str, edns: int) -> None:
             assert len(data) > edns - 100
 
 
+@pytest.mark.parametrize("meta", [None, {"rack": "7"}])
+@pytest.mark.parametrize("count", [2, 4, 12, 60])
+def test_kept_srv_answers_are_cut_as_new_ones_are(count: int, meta: dict[str, str] | None) -> None:
+    rows = [instance(f"n{n:03}", f"10.0.1.{n}", port=n, meta=meta) for n in range(count)]
+    for edns in (0, *range(400, 2400, 97), 4096):
+        agent = FakeAgent(web=rows)
+        ask = Asked(agent, enable_truncate=True)
+        query = dnslib.DNSRecord.question("web.service.consul", "SRV")
+        if edns:
+            query.add_ar(dnslib.EDNS0(udp_len=edns))
+        answers = [ask.raw(bytes(query.pack())) for _ in range(3)]
+        assert len(agent.calls) == 1
+        new, *kept = (dnslib.DNSRecord.parse(answer) for answer in answers)
+        assert len({len(answer) for answer in answers}) == 1, edns
+        for answer in kept:
+            assert answer.header.bitmap == new.header.bitmap
+            assert (len(answer.rr), len(answer.ar)) == (len(new.rr), len(new.ar)), edns
+            targets = {str(rr.rdata.target) for rr in answer.rr}
+            assert len(targets) == len(answer.rr)
+            assert {str(rr.rname) for rr in answer.ar} - {"."} == targets
+
+
+def test_srv_answers_with_shared_targets_and_aliases_are_made_anew() -> None:
+    for rows in (
+        [instance("a", "10.0.0.1"), instance("a", "10.0.0.1", port=81)],
+        [instance("a", "10.0.0.1"), instance("b", "10.0.0.2", own="x.example")],
+        [instance("a", "10.0.0.1"), instance("b", "10.0.0.2", own="10.9.9.9", meta={"a": "b"})],
+    ):  # fmt: skip
+        agent = FakeAgent(web=rows)
+        ask = Asked(agent)
+        assert len(ask("web.service.consul", "SRV").rr) == 2
+        ask("web.service.consul", "SRV")
+        assert len(agent.calls) == 2
+
+
 def test_tcp_answers_stay_below_64_kib() -> None:
     rows = fleet(4000)
     query = bytes(dnslib.DNSRecord.question("web.service.consul", "SRV").pack())
