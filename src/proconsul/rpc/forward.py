@@ -238,7 +238,12 @@ class Forwarder:
         ):
             return await self._handled(endpoint, request, Call(NOBODY, source))
         token = getattr(request, "token", "")
-        may = self._server.resolve_token(token) or await self._server.resolve_token_later(token)
+        try:
+            may = self._server.resolve_token(token) or await self._server.resolve_token_later(token)
+        except errors.DomainError:
+            if endpoint.token_last:
+                await self._complain_of_the_rest(endpoint, request, source)
+            raise
         answer = await self._handled(endpoint, request, Call(may, source))
         if not getattr(request, "min_query_index", 0) or may is EVERYTHING:
             return answer
@@ -248,6 +253,17 @@ class Forwarder:
             return answer
         request = msgspec.structs.replace(request, min_query_index=0)
         return await self._handled(endpoint, request, Call(now, source))
+
+    async def _complain_of_the_rest(
+        self, endpoint: Endpoint, request: Any, source: tuple[str, int] | None
+    ) -> None:
+        """Raise what is wrong with a request beside its token; without any right it does nothing."""
+        if getattr(request, "min_query_index", 0):
+            request = msgspec.structs.replace(request, min_query_index=0)
+        try:
+            await endpoint.handler(request, Call(NOBODY, source))
+        except errors.PermissionDeniedError:
+            return
 
     async def _handled(self, endpoint: Endpoint, request: Any, call: Call) -> Any:
         timer = _TIMERS.get(endpoint.method.name)

@@ -94,6 +94,8 @@ class Endpoint:
     resolves: Callable[[Any], bool] | None = None
     """Whether a request's token is looked up at all; None: always. Some calls must be answered to
     tokens that do not exist (yet), or have another token as their very subject."""
+    token_last: bool = False
+    """Whether Consul says what else is wrong with a request before that there is no such token."""
 
 
 class EndpointTable:

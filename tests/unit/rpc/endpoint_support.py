@@ -103,6 +103,8 @@ class ServerInMemory:
 
     def call(self, method: str, request: Any, may: Authorizer | None = None) -> Any:
         endpoint = self.table[method]
+        if endpoint.prepare is not None:
+            request = endpoint.prepare(request)
         call = Call(may if may is not None else AllowAll(), None)
         return asyncio.run(endpoint.handler(request, call))  # type: ignore[arg-type]
 

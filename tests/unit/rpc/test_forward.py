@@ -409,3 +409,27 @@ def test_rights_that_changed_while_a_query_waited_count() -> None:
     request = kv.KeyRequest(datacenter="dc1", key="k", token="t", min_query_index=2)
     with pytest.raises(errors.AclNotFoundError):
         _call(forwarder, "KVS.Get", request)
+
+
+def test_what_else_is_wrong_may_come_before_that_there_is_no_such_token() -> None:
+    server = _Server(is_leader=True, rights={"other": EVERYTHING})
+
+    async def get(request: Any, call: Call) -> Any:
+        assert request.min_query_index == 0
+        if not request.key:
+            raise errors.DomainError("Must provide key")
+        if request.key == "secret" and not call.authorizer.key_read("secret"):
+            raise errors.PermissionDeniedError
+        return ANSWER
+
+    endpoint = Endpoint(METHODS["KVS.Get"], Requires.KEY_READ, get, token_last=True)
+    config = ForwardConfig("dc1", "dc1", 0.1)
+    forwarder = Forwarder(config, server, EndpointTable([endpoint]), Metrics(), random.Random(0))
+    for key, error in (
+        ("", "Must provide key"),
+        ("a", "ACL not found"),
+        ("secret", "ACL not found"),
+    ):
+        request = kv.KeyRequest(datacenter="dc1", key=key, token="t", min_query_index=1)
+        with pytest.raises(errors.DomainError, match=error):
+            _call(forwarder, "KVS.Get", request)

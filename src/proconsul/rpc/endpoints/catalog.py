@@ -65,8 +65,6 @@ class Catalog:
         return Empty()
 
     async def deregister(self, request: c.DeregisterRequest, call: Call) -> Empty:
-        if not request.node:
-            raise RequestError("Must provide node")
         vet_deregister(request, call.authorizer, self._server.store.catalog)
         await self._server.apply(MessageType.DEREGISTER, request)
         return Empty()
@@ -198,6 +196,13 @@ class Catalog:
         )
 
 
+def _of_node(request: c.DeregisterRequest) -> c.DeregisterRequest:
+    """Before anybody looks at the token."""
+    if not request.node:
+        raise RequestError("Must provide node")
+    return request
+
+
 def check_node(name: str, node_id: str) -> None:
     """Raises `RequestError` for a node that cannot be written."""
     if not name:
@@ -232,12 +237,12 @@ def endpoints(server: EndpointServer, datacenters: Callable[[], list[str]]) -> l
     node, service = Requires.NODE_READ, Requires.SERVICE_READ
     return [
         Endpoint(METHODS["Catalog.Register"], Requires.NODE_WRITE, it.register),
-        Endpoint(METHODS["Catalog.Deregister"], Requires.NODE_WRITE, it.deregister),
+        Endpoint(METHODS["Catalog.Deregister"], Requires.NODE_WRITE, it.deregister, _of_node),
         Endpoint(METHODS["Catalog.ListDatacenters"], Requires.NOTHING, it.list_datacenters),
         Endpoint(METHODS["Catalog.ListNodes"], node, it.list_nodes),
         Endpoint(METHODS["Catalog.ListServices"], service, it.list_services),
         Endpoint(METHODS["Catalog.ServiceList"], service, it.service_list),
-        Endpoint(METHODS["Catalog.ServiceNodes"], service, it.service_nodes),
-        Endpoint(METHODS["Catalog.NodeServices"], node, it.node_services),
-        Endpoint(METHODS["Catalog.NodeServiceList"], node, it.node_service_list),
+        Endpoint(METHODS["Catalog.ServiceNodes"], service, it.service_nodes, token_last=True),
+        Endpoint(METHODS["Catalog.NodeServices"], node, it.node_services, token_last=True),
+        Endpoint(METHODS["Catalog.NodeServiceList"], node, it.node_service_list, token_last=True),
     ]

@@ -14,7 +14,6 @@ from proconsul.domain.discovery_chain.types import (
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.mesh_requests import DiscoveryChainRequest
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
-from proconsul.rpc.endpoints.connect_ca import trust_domain
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.state.opaque_queries import MeshQueries

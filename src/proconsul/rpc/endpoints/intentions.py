@@ -165,7 +165,7 @@ def endpoints(
         Endpoint(
             METHODS["Intention.Apply"], Requires.INTENTION_WRITE, it.apply, prepare=to_primary
         ),
-        Endpoint(METHODS["Intention.Get"], reads, it.get),
+        Endpoint(METHODS["Intention.Get"], reads, it.get, token_last=True),
         Endpoint(METHODS["Intention.List"], reads, it.list),
         Endpoint(METHODS["Intention.Match"], reads, it.match),
         Endpoint(METHODS["Intention.Check"], Requires.SERVICE_READ, it.check),

@@ -346,9 +346,9 @@ def endpoints(server: QueryServer, new_id: Callable[[], str]) -> list[Endpoint]:
     read_, service = Requires.QUERY_READ, Requires.SERVICE_READ
     return [
         Endpoint(METHODS["PreparedQuery.Apply"], Requires.QUERY_WRITE, it.apply),
-        Endpoint(METHODS["PreparedQuery.Get"], read_, it.get),
+        Endpoint(METHODS["PreparedQuery.Get"], read_, it.get, token_last=True),
         Endpoint(METHODS["PreparedQuery.List"], read_, it.every),
-        Endpoint(METHODS["PreparedQuery.Explain"], read_, it.explain),
+        Endpoint(METHODS["PreparedQuery.Explain"], read_, it.explain, token_last=True),
         Endpoint(METHODS["PreparedQuery.Execute"], service, it.execute, resolves=_by_itself),
         Endpoint(
             METHODS["PreparedQuery.ExecuteRemote"],

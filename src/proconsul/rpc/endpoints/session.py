@@ -150,7 +150,7 @@ def endpoints(
     it = Sessions(server, timers, ttl_ns_min, new_id)
     read_, write = Requires.SESSION_READ, Requires.SESSION_WRITE
     return [
-        Endpoint(METHODS["Session.Apply"], write, it.apply),
+        Endpoint(METHODS["Session.Apply"], write, it.apply, token_last=True),
         Endpoint(METHODS["Session.Get"], read_, it.get),
         Endpoint(METHODS["Session.List"], read_, it.list),
         Endpoint(METHODS["Session.NodeSessions"], read_, it.node_sessions),
