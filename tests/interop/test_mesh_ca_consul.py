@@ -19,6 +19,7 @@ pytestmark = [*needs_consul, pytest.mark.timeout(120)]
 
 LEAF = "/v1/agent/connect/ca/leaf/"
 ROOTS = "/v1/connect/ca/roots"
+STALE = f"{ROOTS}?stale"
 CONFIG = "/v1/connect/ca/configuration"
 MASTER = "11111111-2222-3333-4444-555555555555"
 ACL = {
@@ -119,9 +120,8 @@ def _reinforced(
     ]  # fmt: skip
 
 
-def _handed_over(first: AgentProcess, others: list[AgentProcess]) -> None:
+def _are_voters(first: AgentProcess, others: list[AgentProcess]) -> None:
     until(lambda: voters(first) == {first.name, *(s.name for s in others)}, 60)
-    first.stop()
 
 
 def _led(servers: list[AgentProcess]) -> None:
@@ -134,7 +134,9 @@ def _led(servers: list[AgentProcess]) -> None:
 def test_whoever_takes_over_carries_on(
     tmp_path: Path, first: tuple[str, ...], then: tuple[str, ...]
 ) -> None:
-    """Leadership of a primary and of its secondary goes to the other kind, and the root rotates."""
+    """The root rotates in mixed quorums; then leadership of both goes to the other kind, and it
+    rotates again.
+    """
     agents = Agents(tmp_path)
     common = {"primary_datacenter": "dc1", **QUICK}
     try:
@@ -142,16 +144,21 @@ def test_whoever_takes_over_carries_on(
         in_dc2 = {"datacenter": "dc2", "retry_join_wan": [one.address], **common}
         two = ready(agents.server(first, "s0", **in_dc2))
         until(lambda: _active(two)["IntermediateCerts"], 40)
-        _rotate(one)
-        until(lambda: _active(two)["ID"] == _active(one)["ID"], 30)
-        until(lambda: len(_active(two)["IntermediateCerts"]) >= 2, 30)
-        signer = _active(two)["SigningKeyID"]
-        first_leaf, second_leaf = (until(lambda s=s: s.get(LEAF + "web")) for s in (one, two))
         firsts = _reinforced(agents, one, then, datacenter="dc1", **common)
         in_dc2["retry_join_wan"] = [one.address, firsts[0].address]
         seconds = _reinforced(agents, two, then, **in_dc2)
-        _handed_over(one, firsts)
-        _handed_over(two, seconds)
+        _are_voters(one, firsts)
+        _are_voters(two, seconds)
+        _rotate(one)
+        until(lambda: _active(two)["ID"] == _active(one)["ID"], 30)
+        until(lambda: len(_active(two)["IntermediateCerts"]) >= 2, 30)
+        for leader, others in ((one, firsts), (two, seconds)):
+            for other in others:
+                until(lambda s=other, of=leader: s.get(STALE) == of.get(ROOTS))
+        signer = _active(two)["SigningKeyID"]
+        first_leaf, second_leaf = (until(lambda s=s: s.get(LEAF + "web")) for s in (one, two))
+        one.stop()
+        two.stop()
         _led([*firsts, *seconds])
         assert _active(seconds[0])["SigningKeyID"] == signer, "it must go on with what there is"
         trusted = _pem(firsts[0])
