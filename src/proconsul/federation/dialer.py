@@ -47,14 +47,16 @@ class FederationDialer:
         locator: GatewayLocator,
         connect: TlsConnect,
         metrics: Metrics,
+        routed: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        self._datacenter, self._domain = datacenter, domain
+        """`routed(datacenter)` says whether one is dialled without gateways."""
+        self._datacenter, self._domain, self._routed = datacenter, domain, routed
         self._direct, self._locator, self._connect = direct, locator, connect
         self._metrics = metrics
 
     async def dial(self, to: Destination, purpose: Purpose, deadline: float) -> Stream:
         """See `rpc.dialer.Dialer.dial`."""
-        if to.datacenter == self._datacenter:
+        if to.datacenter == self._datacenter or self._routed(to.datacenter):
             return await self._direct.dial(to, purpose, deadline)
         loop = asyncio.get_running_loop()
         gateways = self._locator.candidates(to.datacenter, loop.time())

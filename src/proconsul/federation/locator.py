@@ -90,6 +90,7 @@ class GatewayLocator:
         self._fallback: tuple[Address, ...] = ()
         self._replicated: tuple[Address, ...] = ()
         self._local: tuple[Address, ...] = ()
+        self._with_gateways: frozenset[str] = frozenset()
         self._failed: dict[tuple[Address, str], float] = {}
         self._replication_failures = 0
         self._is_leader = False
@@ -111,6 +112,7 @@ class GatewayLocator:
     ) -> None:
         """Take over federation states and, fresher where given, our own catalog's gateways."""
         by_datacenter = {state.datacenter: state.mesh_gateways or () for state in states}
+        self._with_gateways = frozenset(name for name, nodes in by_datacenter.items() if nodes)
         local = catalog if catalog is not None else by_datacenter.get(self.datacenter, ())
         new_local = addresses(local, wan=False)
         new_replicated = addresses(by_datacenter.get(self.primary, ()), wan=True)
@@ -169,6 +171,10 @@ class GatewayLocator:
     def primary_gateways_ready(self) -> bool:
         """Whether replicated addresses of the primary's gateways are known."""
         return bool(self._replicated)
+
+    def has_gateways(self, datacenter: str) -> bool:
+        """Whether any gateway of it is registered, be it healthy or not."""
+        return datacenter in self._with_gateways
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call `callback()` whenever the known gateways changed."""

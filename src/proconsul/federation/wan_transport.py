@@ -24,6 +24,7 @@ from proconsul.util.errors import ProconsulError
 
 if TYPE_CHECKING:
     from proconsul.drivers.gossip.transport import GossipTransport
+    from proconsul.federation.routed import RoutedDatacenters
     from proconsul.util.metrics import Metrics
 
 log = logging.getLogger("proconsul.wanfed")
@@ -52,8 +53,10 @@ class WanTransport:
         dialer: Dialer,
         metrics: Metrics,
         on_recovered: Callable[[str], None] = lambda _: None,
+        routed: RoutedDatacenters | None = None,
     ) -> None:
         """`on_recovered(node)` is called when packets reach a member again that did not before."""
+        self._routed = routed
         self._inner, self._datacenter, self._dialer = inner, datacenter, dialer
         self._metrics, self._on_recovered = metrics, on_recovered
         self._unreached: set[str] = set()
@@ -74,7 +77,11 @@ class WanTransport:
     ) -> None:
         """Begin to receive, on the plain transport and from `ingest_*`."""
         self._on_packet, self._on_stream = on_packet, on_stream
-        await self._inner.start(on_packet, on_stream)
+        if self._routed is None:
+            await self._inner.start(on_packet, on_stream)
+        else:
+            heard = self._routed.heard
+            await self._inner.start(_noting(on_packet, heard), _noting_streams(on_stream, heard))
 
     def send_packet(self, node: str, address: Address, data: bytes) -> None:
         """Queue one packet; never blocks. Lost silently, as a datagram, if there is no way."""
@@ -83,7 +90,7 @@ class WanTransport:
         except NodeNameError as error:
             log.debug("packet dropped: %s", error)
             return
-        if datacenter == self._datacenter:
+        if self._plain(datacenter):
             self._inner.send_packet(node, address, data)
             return
         peer = self._peers.get(node)
@@ -96,6 +103,11 @@ class WanTransport:
             self._peers[node] = peer
             _ = self._scope.spawn(f"packets/{node}", self._run_peer(node, peer))
         peer.queue.put_nowait(data)
+
+    def _plain(self, datacenter: str) -> bool:
+        if datacenter == self._datacenter:
+            return True
+        return self._routed is not None and self._routed(datacenter)
 
     async def _run_peer(self, node: str, peer: _PacketPeer) -> None:
         try:
@@ -114,7 +126,7 @@ class WanTransport:
     async def open_stream(self, node: str, address: Address, deadline: float) -> Stream:
         """A gossip stream to `node`, whose address matters only within our own datacenter."""
         short, datacenter = split_wan_name(node)
-        if datacenter == self._datacenter:
+        if self._plain(datacenter):
             return await self._inner.open_stream(node, address, deadline)
         to = Destination(datacenter, short, address)
         return await self._dialer.dial(to, Purpose.WAN_GOSSIP_STREAM, deadline)
@@ -163,6 +175,26 @@ class WanTransport:
         """Close all connections and the plain transport."""
         await self._scope.aclose()
         await self._inner.aclose()
+
+
+def _noting(
+    on_packet: Callable[[bytes, Address], None], heard: Callable[[str], None]
+) -> Callable[[bytes, Address], None]:
+    def noted(data: bytes, source: Address) -> None:
+        heard(source[0])
+        on_packet(data, source)
+
+    return noted
+
+
+def _noting_streams(
+    on_stream: Callable[[Stream], Awaitable[None]], heard: Callable[[str], None]
+) -> Callable[[Stream], Awaitable[None]]:
+    async def noted(stream: Stream) -> None:
+        heard(stream.peer.address[0])
+        await on_stream(stream)
+
+    return noted
 
 
 class _PacketPeer:

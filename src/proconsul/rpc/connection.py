@@ -79,6 +79,14 @@ class PooledConnection:
         """True if a call can be started on it."""
         return self.session.usable
 
+    @property
+    def spare(self) -> bool:
+        """True if it may be closed and nobody misses it.
+
+        Consul's servers warn of a session that ends before they could answer a ping on it.
+        """
+        return self.session.closed or (self.calls == 0 and not self.session.core.pinging)
+
     async def call(self, method: str, body: bytes, deadline: float) -> bytes:
         """See `RpcClientStream.call`; raises `TimeoutError` at `deadline`."""
         self.calls += 1

@@ -216,12 +216,12 @@ class ConnectionPool:
         while self._connections or self._retired:
             await asyncio.sleep(min(REAP_INTERVAL_S, self._idle_s / 2))
             now = loop.time()
-            ended = [c for c in self._retired if c.calls == 0 or c.session.closed]
+            ended = [c for c in self._retired if c.spare]
             self._retired = [c for c in self._retired if c not in ended]
             for connection in ended:
                 await connection.aclose()
             for key, connection in list(self._connections.items()):
-                idle = connection.calls == 0 and now - connection.last_used > self._idle_s
+                idle = connection.spare and now - connection.last_used > self._idle_s
                 if idle or connection.session.closed:
                     if self._connections.get(key) is connection:
                         del self._connections[key]

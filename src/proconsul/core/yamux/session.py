@@ -210,6 +210,11 @@ class Session:
             self._frame(wire.WINDOW_UPDATE, wire.RST, stream_id, 0)
             self._forget(stream_id)
 
+    @property
+    def pinging(self) -> bool:
+        """Whether the peer has yet to answer a ping."""
+        return self._ping_deadline is not None
+
     def go_away(self) -> None:
         """Take no new streams from the peer."""
         if not self.local_go_away and self.failure is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -36,6 +36,7 @@ from proconsul.federation.retry_join import (
     Resolver,
     WanJoiner,
 )
+from proconsul.federation.routed import RoutedDatacenters
 from proconsul.federation.wan_transport import WanTransport
 from proconsul.rpc.blocking import Watch
 from proconsul.rpc.dialer import Destination
@@ -82,6 +83,7 @@ class Federation:
         self.locator = GatewayLocator(
             identity.datacenter, identity.primary_datacenter, random.SystemRandom()
         )
+        self.routed = RoutedDatacenters(self.locator, self._members)
         self.traffic = GatewayTraffic()
         self.dialer = FederationDialer(
             identity.datacenter,
@@ -90,6 +92,7 @@ class Federation:
             self.locator,
             GatewayConnect(server.tls, self.traffic),
             server.metrics,
+            self.routed,
         )
         self.transport: WanTransport | None = None
         self.refresher: PrimaryGatewayRefresher | None = None
@@ -102,7 +105,7 @@ class Federation:
         """The WAN pool's transport, on top of the plain one."""
         server = self._server
         self.transport = WanTransport(
-            plain, server.datacenter, self.dialer, server.metrics, self._greet
+            plain, server.datacenter, self.dialer, server.metrics, self._greet, self.routed
         )
         return self.transport
 
@@ -148,6 +151,11 @@ class Federation:
             host, port = member.address
             rendered = f"[{host}]" if ":" in host else host
             self._greeter.missed(f"{member.name}/{rendered}:{port}")
+
+    def _members(self) -> Iterator[tuple[str, str]]:
+        wan = self._server.wan
+        for member in wan.members() if wan is not None else ():
+            yield member.tags.get("dc", ""), member.address[0]
 
     async def _join(self, addresses: Sequence[str]) -> int:
         wan = self._server.wan
