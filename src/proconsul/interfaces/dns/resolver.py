@@ -38,6 +38,7 @@ from proconsul.interfaces.dns.reply import (
     trim,
     udp_answers_max,
 )
+from proconsul.interfaces.dns.reverse import name_at
 from proconsul.interfaces.dns.settings import DnsSettings
 from proconsul.util.clock import Rng
 from proconsul.util.errors import ProconsulError, WireError
@@ -54,7 +55,6 @@ RECURSED_RECORDS_MAX = 5
 """What an alias adds, for those without EDNS0."""
 PREPARED_MAX = 512
 _INVALID_NAME = re.compile(r"[^A-Za-z0-9\-]+")
-_IPV4_ARPA, _IPV6_ARPA = (b"in-addr", b"arpa"), (b"ip6", b"arpa")
 _SOA_TIMES = struct.Struct("!IIIII")
 
 
@@ -375,34 +375,10 @@ class Resolver:
         """The name at a reverse address; whether there is one."""
         if ask.question.qtype == dns.SOA:
             reply.authority.append(self._soa())
-        ip = reverse_address(dns.lower(ask.question.name))
-        if not ip:
-            return False
-        name = await self._name_at(ask, ip)
-        if name is None:
-            return False
-        reply.answer.append(Record(None, dns.PTR, 0, (name,)))
-        return True
-
-    async def _name_at(self, ask: Ask, ip: str) -> Name | None:
-        """Errors count as nothing found, as in Consul."""
-        settings, packed = self.settings, places.ip_bytes(ip)
-        try:
-            out = await ask.lookups.nodes()
-            for node in out.nodes or ():
-                if places.ip_bytes(node.address) == packed:
-                    return dns.name_of(
-                        f"{node.node}.node.{settings.datacenter}.{settings.domain_text}"
-                    )
-        except (ProconsulError, TimeoutError) as error:
-            log.debug("no nodes for a reverse lookup: %s", error)
-        try:
-            for row in await ask.lookups.service_at(ip):
-                suffix = f"service.{row.datacenter}.{settings.domain_text}"
-                return dns.name_of(f"{row.service_name}.{suffix}")
-        except (ProconsulError, TimeoutError) as error:
-            log.debug("no services for a reverse lookup: %s", error)
-        return None
+        name = await name_at(self.settings, ask.lookups, dns.lower(ask.question.name))
+        if name is not None:
+            reply.answer.append(Record(None, dns.PTR, 0, (name,)))
+        return name is not None
 
     # -- parts
 
@@ -440,17 +416,3 @@ def _not_itself(asked: Name, instance: Instance) -> Instance:
 
 def _subnet_text(subnet: dns.Subnet) -> str:
     return str(ipaddress.ip_address(subnet.address)) if subnet.address else "0.0.0.0"
-
-
-def reverse_address(name: Name) -> str:
-    """The IP address of a name (in lower case) under in-addr.arpa or ip6.arpa, "" of others."""
-    labels, zone = name[:-2][::-1], name[-2:]
-    try:
-        if zone == _IPV4_ARPA and len(labels) == 4:
-            return str(ipaddress.IPv4Address(b".".join(labels).decode("ascii")))
-        if zone == _IPV6_ARPA and len(labels) == 32 and all(len(one) == 1 for one in labels):
-            digits = b"".join(labels).decode("ascii")
-            return str(ipaddress.IPv6Address(bytes.fromhex(digits)))
-    except ValueError:
-        pass
-    return ""

@@ -10,7 +10,7 @@ from dns_fakes import Asked, FakeAgent, fleet, instance
 
 from proconsul.domain.errors import NoLeaderError, NoPathToDatacenterError
 from proconsul.interfaces.dns.instances import rfc1464
-from proconsul.interfaces.dns.resolver import reverse_address
+from proconsul.interfaces.dns.reverse import reverse_address
 from proconsul.wire import dns
 
 NOERROR, SERVFAIL, NXDOMAIN, REFUSED = 0, 2, 3, 5
