@@ -358,7 +358,11 @@ def _is_blocked(error: ProconsulError) -> bool:
 
 def _is_refusal(error: ProconsulError) -> bool:
     """Whether a server answered and said no to this very request."""
-    passing = errors.is_no_leader(error) or errors.is_rate_exceeded(error)
+    passing = (
+        errors.is_no_leader(error)
+        or errors.is_rate_exceeded(error)
+        or errors.is_outcome_unknown(error)
+    )
     answered = isinstance(error, errors.DomainError) or bool(getattr(error, "is_remote", False))
     return answered and not passing and not isinstance(error, errors.NoServersError)
 
