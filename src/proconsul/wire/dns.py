@@ -105,7 +105,7 @@ class Counts(NamedTuple):
     questions: int
     answers: int
     authorities: int
-    additionals: int
+    additional: int
 
 
 # --- names
@@ -196,7 +196,7 @@ def decode(data: bytes) -> Message:
     """A query, or an answer to one of ours. Raises `WireError`.
 
     Of the answer's records A, AAAA, CNAME and TXT are kept; all others are checked for their bounds
-    and skipped. At most one question is taken; the last OPT record among the additionals counts.
+    and skipped. At most one question is taken; the last OPT record among the additional ones counts.
     """
     message_id, flags, counts = peek_header(data)
     offset = HEADER_BYTES
