@@ -52,7 +52,7 @@ def agents(
         ]  # fmt: skip
         for client in clients:
             until(partial(_master, server, f"/v1/catalog/node/{client.name}"))
-        yield server, *clients
+        yield server, clients[0], clients[1]
     finally:
         made.close()
 
