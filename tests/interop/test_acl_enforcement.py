@@ -129,6 +129,15 @@ ACL = {"enabled": True, "default_policy": "deny"}
 AGENT_TOKENS = {"agent": MASTER, "agent_master": AGENT_MASTER}
 
 
+def _is_synced(one: Server) -> bool:
+    """Whether the agent has told the catalog all: its node, services and checks, in any order."""
+    found = str(one.ask("GET", "internal/federation-states", "master")) + str(
+        one.ask("GET", "health/state/passing", "master")
+    )
+    found += str(one.ask("GET", "catalog/node/vm", "master"))
+    return all(part in found for part in ("dc1", "'web'", "'db'", "web1", "db1", "lan_ipv4"))
+
+
 @pytest.fixture(scope="module")
 def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Agents]:
     made = Agents(tmp_path_factory.mktemp("acl"))
@@ -155,7 +164,7 @@ def servers(agents: Agents) -> tuple[Server, Server]:
         until(lambda one=one: "serfHealth" in str(one.ask("GET", "health/node/vm", "master")))
         one.fill()
     for one in pair:
-        until(lambda one=one: "db1" in str(one.ask("GET", "catalog/node/vm", "master")))
+        until(lambda one=one: _is_synced(one))
     return pair[0], pair[1]
 
 
