@@ -89,7 +89,7 @@ def _shown(rr: dnslib.RR, own: str) -> str:
     parts = own.split(".")
     backwards = ".".join(reversed(parts))
     packed = socket.inet_aton(own).hex()
-    return text.replace(own, "OWN").replace(backwards, "NWO").replace(packed, "0WN")
+    return text.replace(own, "OWN").replace(backwards, "SDRAWKCAB").replace(packed, "HEX")
 
 
 ZONE = {
