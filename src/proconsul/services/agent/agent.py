@@ -15,11 +15,10 @@ from typing import Any
 
 import msgspec
 
-from proconsul import CONSUL_VERSION, VERSION
+from proconsul import CONSUL_VERSION
 from proconsul.core.gossip.serf import Member, MemberEvent, MemberEventKind, SerfError, UserEvent
 from proconsul.domain.acl import Authorizer
 from proconsul.domain.catalog import HealthCheck, NodeService
-from proconsul.domain.coordinate import Coordinate, CoordinateUpdateRequest
 from proconsul.domain.definitions import CheckDefinition, DefinitionError, ServiceDefinition
 from proconsul.domain.snapshot import SnapshotRequest, SnapshotResponse
 from proconsul.drivers.clock import SystemClock
@@ -36,12 +35,14 @@ from proconsul.services.agent.checks import CheckRunner
 from proconsul.services.agent.client import Client
 from proconsul.services.agent.config import AgentSettings
 from proconsul.services.agent.connect import AgentConnect
+from proconsul.services.agent.coordinates import CoordinateSender
 from proconsul.services.agent.events import UserEvent as FiredEvent
 from proconsul.services.agent.events import UserEvents
 from proconsul.services.agent.leaf import LeafManager
 from proconsul.services.agent.local import LocalState
 from proconsul.services.agent.proxies import ProxySource
 from proconsul.services.agent.registrations import Registrations
+from proconsul.services.agent.self_view import self_view
 from proconsul.services.agent.tokens import KIND_BY_URL, AgentTokens, Kind
 from proconsul.services.server.reconcile import server_of
 from proconsul.services.server.server import Server
@@ -162,7 +163,10 @@ class Agent:
         self._synchronising = supervise("anti-entropy", self._synchronise)
         _ = supervise("reap-critical", self._reap_critical)
         if self.settings.coordinates:
-            _ = supervise("coordinates", self._send_coordinates)
+            sender = CoordinateSender(
+                self.settings, self.core.lan, self.core, self._rng, lambda: self.tokens.agent
+            )
+            _ = supervise("coordinates", sender.run)
 
     async def leave(self, token: str) -> None:
         """See `AgentPort.leave`."""
@@ -202,31 +206,6 @@ class Agent:
         while True:
             await asyncio.sleep(self.settings.check_reap_s)
             self.registrations.reap_critical()
-
-    async def _send_coordinates(self) -> None:
-        settings = self.settings
-        identity = settings.identity
-        while True:
-            nodes = len(self.core.lan.members())
-            base = settings.coordinate_min_s
-            if settings.coordinate_rate > 0:
-                base = max(base, nodes / settings.coordinate_rate)
-            await asyncio.sleep(base + self._rng.uniform(0, base))
-            position = self.core.lan.coordinate()
-            if position is None:
-                continue
-            request = CoordinateUpdateRequest(
-                datacenter=identity.datacenter,
-                node=identity.node_name,
-                coord=Coordinate(
-                    list(position.vec), position.error, position.adjustment, position.height
-                ),
-                token=self.tokens.agent,
-            )
-            try:
-                await self.core.call("Coordinate.Update", request)
-            except (ProconsulError, TimeoutError) as error:
-                log.debug("Coordinate update error: %s", error)
 
     def _check_result(self, check_id: str, status: str, output: str) -> None:
         self.local.update_check(check_id, status, output, self._clock.monotonic())
@@ -289,46 +268,7 @@ class Agent:
     async def self_info(self, token: str) -> Mapping[str, Any]:
         """See `AgentPort.self_info`."""
         await self.access.require_agent_read(token)
-        settings, identity = self.settings, self.settings.identity
-        info: dict[str, Any] = {
-            "Config": {
-                "Datacenter": identity.datacenter,
-                "NodeName": identity.node_name,
-                "NodeID": identity.node_id,
-                "Revision": "",
-                "Server": settings.is_server,
-                "Version": CONSUL_VERSION,
-            },
-            "DebugConfig": {
-                "Datacenter": identity.datacenter,
-                "PrimaryDatacenter": identity.primary_datacenter,
-                "NodeName": identity.node_name,
-                "NodeID": identity.node_id,
-                "ServerMode": settings.is_server,
-                "DNSDomain": f"{identity.domain}.",
-                "EnableDebug": False,
-                "GRPCPort": settings.grpc_port,
-                "ProconsulVersion": VERSION,
-            },
-            "Coord": self._coordinate_view(),
-            "Member": self.core.lan.local(),
-            "Stats": self.stats(),
-            "Meta": dict(settings.node_meta),
-        }
-        if settings.grpc_port > 0:
-            info["xDS"] = {"SupportedProxies": {"envoy": ["1.40.0"]}}
-        return info
-
-    def _coordinate_view(self) -> dict[str, Any] | None:
-        position = self.core.lan.coordinate()
-        if position is None:
-            return None
-        return {
-            "Vec": list(position.vec),
-            "Error": position.error,
-            "Adjustment": position.adjustment,
-            "Height": position.height,
-        }
+        return self_view(self.settings, self.core.lan, self.stats())
 
     def stats(self) -> dict[str, dict[str, str]]:
         """What `consul info` prints."""
