@@ -17,7 +17,7 @@ from proconsul.domain.prepared_query import PreparedQuery
 from proconsul.domain.query_template import CompiledTemplate, TemplateError, UnsupportedTemplate
 from proconsul.state import acl, config_graph, gateways
 from proconsul.state.errors import StateError
-from proconsul.state.rows import INTENTIONS, KINDS, QUERIES, Kind, Row, as_map, delete, put
+from proconsul.state.rows import INTENTIONS, KINDS, QUERIES, Kind, Row, as_map, delete, key_of, put
 from proconsul.state.tables import CONFIG_ENTRIES, Transaction
 from proconsul.util.errors import WireError
 from proconsul.wire import msgpack
@@ -78,7 +78,7 @@ def _set_query(tx: Transaction, row: Row) -> None:
         raise StateError("Missing Query ID")
     rows = acl.rows(tx, QUERIES)
     template = as_map(row.get(b"Template") or {})
-    others = [other for key, other in rows.items() if key != query_id]
+    others = [other for key, other in rows.items() if key != key_of(QUERIES, query_id)]
     lower = name.lower()
     if name and any(msgpack.as_text(other.get(b"Name")).lower() == lower for other in others):
         raise StateError(f"name '{name}' aliases an existing query name")
@@ -114,13 +114,13 @@ def _set_intention(tx: Transaction, row: Row) -> None:
     if not intention_id:
         raise StateError("Missing Intention ID")
     rows = acl.rows(tx, INTENTIONS)
-    existing = rows.get(intention_id)
+    existing = rows.get(key_of(INTENTIONS, intention_id))
     row = {**row, b"Precedence": _precedence(row)}
     if existing is not None:
         row[b"CreatedAt"] = existing.get(b"CreatedAt")
     names = (b"SourceNS", b"SourceName", b"DestinationNS", b"DestinationName")
     for key, other in rows.items():
-        if key != intention_id and all(other.get(name) == row.get(name) for name in names):
+        if key != key_of(INTENTIONS, intention_id) and all(other.get(name) == row.get(name) for name in names):
             raise StateError(f"duplicate intention found: {_described(other)}")
     if row.get(b"Meta") is None:
         row[b"Meta"] = {}
@@ -164,7 +164,7 @@ def restore(tx: Transaction, type_: MessageType, body: bytes) -> None:
         return
     if type_ is MessageType.ACL:
         type_, row = MessageType.ACL_TOKEN_SET, acl.converted(row)
-    key = msgpack.as_text(row.get(KINDS[type_].id_field))
+    key = key_of(KINDS[type_], msgpack.as_text(row.get(KINDS[type_].id_field)))
     if not key:
         raise WireError(f"record of type {int(type_)} without an ID")
     tx.put(tx.t.opaque.setdefault(type_, {}), key, row)

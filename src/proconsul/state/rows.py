@@ -36,10 +36,15 @@ KINDS = {
 """By the type of their snapshot records."""
 
 
+def key_of(kind: Kind, row_id: str) -> str:
+    """The key of a row. Consul finds queries and intentions by their UUID in any case of letters."""
+    return row_id.lower() if kind in (QUERIES, INTENTIONS) else row_id
+
+
 def put(tx: Transaction, kind: Kind, row: Row) -> None:
     """Insert or replace, with the indexes that Consul would give the row."""
     table = tx.t.opaque.setdefault(kind.record, {})
-    key = as_text(row.get(kind.id_field))
+    key = key_of(kind, as_text(row.get(kind.id_field)))
     existing = table.get(key)
     created = existing.get(b"CreateIndex", 0) if existing else tx.index
     tx.put(table, key, {**row, b"CreateIndex": created, b"ModifyIndex": tx.index})
@@ -49,6 +54,7 @@ def put(tx: Transaction, kind: Kind, row: Row) -> None:
 
 def delete(tx: Transaction, kind: Kind, key: str) -> None:
     """Remove the row if it is there."""
+    key = key_of(kind, key)
     table = tx.t.opaque.get(kind.record, {})
     if key in table:
         tx.remove(table, key)

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from proconsul.domain.errors import DomainError
 from proconsul.domain.messages import MessageType, encode_command
@@ -76,7 +77,17 @@ def test_changes_are_seen() -> None:
     assert (index, found.create_index, found.modify_index) == (2, 1, 2)
     woken: list[int] = []
     watch.add(lambda: woken.append(1))
-    queries.put(1, "delete")
+    queries.put(2, name="c")
+    upper = PreparedQuery(id=_id(2).replace("4000", "400A"), name="d")
+    for _ in range(2):
+        request = PreparedQueryRequest(op="update", query=upper)
+        queries.fsm.apply(5, encode_command(MessageType.PREPARED_QUERY, request))
+        upper = replace(upper, id=upper.id.lower())
+    assert len(queries.store.queries.all().value) == 3
+    for one in (2, 1):
+        queries.put(one, "delete")
+    request = PreparedQueryRequest(op="delete", query=replace(upper, id=upper.id.upper()))
+    queries.fsm.apply(6, encode_command(MessageType.PREPARED_QUERY, request))
     assert woken
     assert queries.service("b-x") is None
     assert queries.store.queries.all().value == []
