@@ -26,7 +26,7 @@ from proconsul.util.errors import ProconsulError
 PROXY = NodeService(
     id="p", service="web-proxy", kind="connect-proxy",
     proxy=ConnectProxyConfig(
-        destination_service_name="web",
+        destination_service_name="web", destination_service_id="web1",
         config={"own": 1, "empty": "", "deep": {"x": 1, "zero": 0}},
         upstreams=[
             Upstream(destination_type="service", destination_name="db", config={"a": "b"}),
@@ -159,7 +159,8 @@ def test_a_registration_waits_for_the_servers_and_fails_without() -> None:
 @pytest.mark.parametrize("enabled", [True, False])
 def test_other_services_are_none_of_its_business(enabled: bool) -> None:
     async def test(servers: Servers, config: CentralConfig, _: list[NodeService]) -> None:
-        plain = NodeService(id="web", service="web")
+        shared = replace(PROXY.proxy, destination_service_id="")
+        plain = replace(PROXY, proxy=shared)
         one = plain if enabled else PROXY
         await config.fetch(one, "")
         assert config.registered(one, "") is one

@@ -100,11 +100,11 @@ class CentralConfig:
             known.watch.cancel()
 
     def _concerns(self, service: NodeService) -> bool:
-        return self._enabled and (service.kind == CONNECT_PROXY or service.kind in GATEWAY_KINDS)
+        return self._enabled and (_is_sidecar(service) or service.kind in GATEWAY_KINDS)
 
     def _request(self, service: NodeService, token: str, index: int) -> ServiceConfigRequest:
         name, upstreams = service.service, None
-        if service.kind == CONNECT_PROXY:
+        if _is_sidecar(service):
             name = service.proxy.destination_service_name
             upstreams = [
                 ServiceId(up.destination_name)
@@ -144,6 +144,11 @@ class CentralConfig:
             after = merged(one.service, answer)
             if after != before:
                 self._changed(after, one.token)
+
+
+def _is_sidecar(service: NodeService) -> bool:
+    """Whether it stands before one instance: other proxies are left as they are, as in Consul."""
+    return service.kind == CONNECT_PROXY and bool(service.proxy.destination_service_id)
 
 
 def merged(service: NodeService, defaults: ServiceConfigResponse | None) -> NodeService:
