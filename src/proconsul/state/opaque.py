@@ -114,13 +114,14 @@ def _set_intention(tx: Transaction, row: Row) -> None:
     if not intention_id:
         raise StateError("Missing Intention ID")
     rows = acl.rows(tx, INTENTIONS)
-    existing = rows.get(key_of(INTENTIONS, intention_id))
+    own = key_of(INTENTIONS, intention_id)
+    existing = rows.get(own)
     row = {**row, b"Precedence": _precedence(row)}
     if existing is not None:
         row[b"CreatedAt"] = existing.get(b"CreatedAt")
     names = (b"SourceNS", b"SourceName", b"DestinationNS", b"DestinationName")
     for key, other in rows.items():
-        if key != key_of(INTENTIONS, intention_id) and all(other.get(name) == row.get(name) for name in names):
+        if key != own and all(other.get(name) == row.get(name) for name in names):
             raise StateError(f"duplicate intention found: {_described(other)}")
     if row.get(b"Meta") is None:
         row[b"Meta"] = {}
