@@ -88,6 +88,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.when == "call" and report.failed:
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, World):
-                text = "\n".join(f"--- {p.name}\n{p.tail(40)}" for p in value.processes())
-                report.sections.append(("the world's logs", text))
+            several = getattr(value, "worlds", None)
+            for world in several.values() if isinstance(several, dict) else [value]:
+                if isinstance(world, World):
+                    text = "\n".join(f"--- {p.name}\n{p.tail(40)}" for p in world.processes())
+                    report.sections.append(("the world's logs", text))
