@@ -143,6 +143,17 @@ WRITES: list[tuple[str, Any]] = [
     ("query/" + UNKNOWN, {"Name": "q", "Service": {"Service": "web"}}),
 ]  # fmt: skip
 
+RIGHTS = [
+    {"Resource": resource, "Segment": segment, "Access": access}
+    for resource in ("acl", "keyring", "operator")
+    for segment in ("",)
+    for access in ("read", "WRITE")
+] + [
+    {"Resource": resource, "Segment": segment, "Access": access}
+    for resource in ("agent", "event", "intention", "key", "node", "query", "service", "session")
+    for segment in ("web", "vm", "*")
+    for access in ("read", "write")
+]
 MORE: list[tuple[str, str, Any]] = [
     ("POST", "connect/intentions", {"SourceName": "x", "DestinationName": "web", "Action": "none"}),
     (
@@ -165,6 +176,14 @@ MORE: list[tuple[str, str, Any]] = [
     ),
     ("DELETE", "query/" + NOTHING, None),
     ("GET", "query/nothing/execute", None),
+    ("POST", "internal/acl/authorize", RIGHTS),
+    ("POST", "internal/acl/authorize?dc=dc1", []),
+    ("POST", "internal/acl/authorize", [{"Resource": "nonsense", "Access": "read"}]),
+    ("POST", "internal/acl/authorize", [{"Resource": "node", "Access": "list"}]),
+    ("POST", "internal/acl/authorize", [{}] * 65),
+    ("POST", "internal/acl/authorize", {}),
+    ("POST", "internal/acl/authorize", [{"Resource": "key", "Access": 1}]),
+    ("POST", "internal/acl/authorize", ""),
     ("GET", "query/" + NOTHING, None),
     ("GET", "query/" + NOTHING + "/explain", None),
     ("GET", "connect/intentions/" + NOTHING, None),

@@ -32,6 +32,7 @@ class Requires(Enum):
     """What the caller's token must grant; the handler asks the authorizer in detail."""
 
     NOTHING = "nothing"
+    A_TOKEN = "a token that exists"
     NODE_READ = "node:read, by filtering"
     NODE_WRITE = "node:write and service:write of what is registered"
     SERVICE_READ = "service:read, by filtering"

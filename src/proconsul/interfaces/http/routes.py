@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proconsul.interfaces.http import (
     acl,
+    acl_authorize,
     acl_legacy,
     agent,
     agent_services,
@@ -68,6 +69,7 @@ ACL_ROUTES: tuple[Entry, ...] = tuple(
         ("/v1/acl/auth-methods", GET, acl.methods),
         ("/v1/acl/auth-method", PUT, acl.no_logins),
         ("/v1/acl/auth-method/", ROW, acl.method),
+        ("/v1/internal/acl/authorize", POST, acl_authorize.authorize),
     )
 )
 """401 for all of them while ACLs are off."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
+from proconsul.domain.acl_enforce import ACLAuthorizationResponse, RemoteACLAuthorizationRequest
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.rpc.table import Method, Route
 
 _LEADER = Route.LEADER
 
 
-def _read(name: str, request: type, response: type) -> Method:
+def _read(name: str, request: type, response: Any) -> Method:
     return Method(f"ACL.{name}", request, response, _LEADER)
 
 
@@ -48,5 +51,6 @@ SIGNATURES = (
     _write("Apply", r.ACLRequest, str),
     _read("Get", r.ACLSpecificRequest, r.IndexedACLs),
     _read("List", DCSpecificRequest, r.IndexedACLs),
+    _read("Authorize", RemoteACLAuthorizationRequest, list[ACLAuthorizationResponse] | None),
     _read("GetPolicy", r.ACLPolicyResolveLegacyRequest, r.ACLPolicyResolveLegacyResponse),
 )
