@@ -6,8 +6,9 @@ What it signs is judged by OpenSSL, with the clock of today: the state's clock f
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from proconsul.domain import connect as ca
 from proconsul.domain.ca_config import AuthorityConfig
 from proconsul.domain.messages import MessageType
+from proconsul.domain.options import DCSpecificRequest
 from proconsul.domain.spiffe import AgentId, ServiceId, SigningId
 from proconsul.drivers.mesh_keys import generate
 from proconsul.mesh.certificates import facts_of, key_pem_of, load_certificate
@@ -374,3 +376,49 @@ def test_limits_of_signing() -> None:
             pass
 
     _run(test())
+
+
+def test_a_secondary_follows_by_itself() -> None:
+    """Through failures, without asking in a hurry, and never back to roots of before."""
+    calls: list[int] = []
+
+    async def test() -> None:
+        primary = await _primary()
+        secondary = Datacenter("dc2", is_primary=False)
+        secondary.now_ns = primary.now_ns
+        following = secondary.secondary_of(primary)
+        changed = asyncio.Event()
+
+        async def roots(request: DCSpecificRequest) -> ca.IndexedCARoots:
+            calls.append(request.min_query_index)
+            if len(calls) == 1:
+                raise ProconsulError("No path to datacenter")
+            if len(calls) == 2:
+                return ca.IndexedCARoots(index=1)
+            if (await primary.roots(request)).index <= request.min_query_index:
+                await changed.wait()
+                changed.clear()
+            return await primary.roots(request)
+
+        following._primary = dataclasses.replace(following._primary, roots=roots)
+        old = await primary.roots(DCSpecificRequest())
+        tasks = [
+            asyncio.create_task(loop()) for loop in (following.follow, following.renew_forever)
+        ]
+        await _until(lambda: bool(secondary.root_ids) and bool(secondary.ca.provider().state))
+        assert calls[-1] or len(calls) == 3
+        await primary.rotate()
+        changed.set()
+        await _until(lambda: secondary.ca.active_root().id == primary.ca.active_root().id)
+        await following.adopt(old)
+        assert secondary.ca.active_root().id == primary.ca.active_root().id
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    _run(test())
+
+
+async def _until(check: Callable[[], bool]) -> None:
+    while not check():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from proconsul.domain import connect as ca
 from proconsul.domain.federation import raw_time
 from proconsul.domain.options import DCSpecificRequest
-from proconsul.federation.rate import Backoff, Signal
+from proconsul.federation.rate import Backoff, RateLimiter, Signal
 from proconsul.services.server.ca import CertificateAuthority
 from proconsul.services.server.ca_provider import CaError, Provider
 from proconsul.util.errors import ProconsulError
@@ -26,6 +26,8 @@ from proconsul.util.errors import ProconsulError
 log = logging.getLogger("proconsul.connect.ca")
 
 REFRESH_S = 600.0
+START_S = 10.0
+ROUNDS_PER_S, ROUNDS_BURST = 1.0, 10
 RENEWAL_LOOK_S = 3600.0
 RENEWAL_RETRY_S = 60.0
 
@@ -56,13 +58,16 @@ class SecondaryCa:
     ) -> None:
         self._authority, self._primary = authority, primary
         self._appeared = primary_appeared
-        self._complaint = ""
+        self._complaint, self._patient_until = "", 0.0
         self._seen: ca.IndexedCARoots | None = None
 
     async def follow(self) -> None:
         """Keep roots and intermediate in step with the primary's."""
         backoff, index = Backoff(self._appeared), 0
+        self._patient_until = asyncio.get_running_loop().time() + START_S
+        limiter = RateLimiter(ROUNDS_PER_S, ROUNDS_BURST)
         while True:
+            await limiter.wait()
             try:
                 answer = await self._primary.roots(
                     DCSpecificRequest(
@@ -87,10 +92,15 @@ class SecondaryCa:
             await backoff.wait()
 
     def _complain(self, what: str, error: Exception) -> None:
-        """Once for each reason: the loop retries every few seconds."""
+        """Once for each reason: the loop retries every few seconds.
+
+        That a way to the primary is there takes a moment after the start.
+        """
         text = f"{what}: error={error}"
-        log.log(logging.DEBUG if text == self._complaint else logging.ERROR, "%s", text)
-        self._complaint = text
+        starting = self._seen is None and asyncio.get_running_loop().time() < self._patient_until
+        known = starting or text == self._complaint
+        log.log(logging.DEBUG if known else logging.ERROR, "%s", text)
+        self._complaint = "" if starting else text
 
     async def renew_forever(self) -> None:
         """Have the intermediate signed again once half of its life is over."""
@@ -132,12 +142,9 @@ class SecondaryCa:
         Without an intermediate the roots are adopted all the same. Raises `ProconsulError`.
         """
         authority = self._authority
-        active = next(
-            (r for r in answer.roots or () if r.active and r.id == answer.active_root_id), None
-        )
-        if active is None:
-            raise CaError("primary datacenter does not have an active root CA for Connect")
         async with authority.changing:
+            answer = self._seen or answer  # who waited for its turn may be behind
+            active = _active(answer)
             config = await self._config(answer.trust_domain.split(".")[0])
             provider = authority.provider(config)
             known = authority.server.store.connect.active_root().value
@@ -262,6 +269,13 @@ class SecondaryCa:
             raise CaError("local CA not initialized yet")
         await authority.set_roots(rows, config)
         log.info("updated root certificates from primary datacenter")
+
+
+def _active(answer: ca.IndexedCARoots) -> ca.CARoot:
+    for root in answer.roots or ():
+        if root.active and root.id == answer.active_root_id:
+            return root
+    raise CaError("primary datacenter does not have an active root CA for Connect")
 
 
 def _request(provider: Provider) -> tuple[str, str]:
