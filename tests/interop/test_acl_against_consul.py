@@ -41,6 +41,17 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         agents.close()
 
 
+@pytest.fixture(autouse=True)
+def empty(both: Pair) -> None:
+    """Without what other tests have left."""
+    for agent in both:
+        for noun, plural, field in (
+            ("token", "tokens", "AccessorID"), ("role", "roles", "ID"), ("policy", "policies", "ID"),
+        ):  # fmt: skip
+            for row in json.loads(call(agent, "GET", f"/v1/acl/{plural}")[2]):
+                call(agent, "DELETE", f"/v1/acl/{noun}/{row[field]}")
+
+
 Step = tuple[str, str, Any]
 
 
@@ -231,11 +242,6 @@ def test_the_same_commands(both: Pair, tmp_path: Path) -> None:
     rules = tmp_path / "rules.hcl"
     rules.write_text('node_prefix "" { policy = "read" }\n')
     ours, theirs = both
-    for agent in both:  # what other tests have left
-        for noun, field in (("token", "AccessorID"), ("role", "ID"), ("policy", "ID")):
-            plural = noun.replace("policy", "policie") + "s"
-            for row in json.loads(call(agent, "GET", f"/v1/acl/{plural}")[2]):
-                call(agent, "DELETE", f"/v1/acl/{noun}/{row[field]}")
     expected = _commanded(theirs, THEIRS, rules)
     for agent, command in ((ours, THEIRS), (theirs, OURS)):
         assert not _different(_commanded(agent, command, rules), expected), command[-1]
