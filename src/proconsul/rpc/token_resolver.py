@@ -66,7 +66,7 @@ class TokenResolver:
         self._known: dict[str, tuple[Authorizer, float | None]] = {}
         self._following = False
         self._parsed: dict[tuple[str, int], PolicyRules] = {}
-        self._authorizers: dict[frozenset[tuple[str, int]], Authorizer] = {}
+        self._authorizers: dict[tuple[tuple[str, int], ...], Authorizer] = {}
 
     # -- what everybody asks ---------------------------------------------------------------
 
@@ -144,7 +144,8 @@ class TokenResolver:
         self._known.clear()
 
     def _compiled(self, policies: list[ACLPolicy]) -> Authorizer:
-        key = frozenset((policy.rules, policy.syntax) for policy in policies)
+        # Of rules that contradict each other in levels like "Read" the first one stands.
+        key = tuple((policy.rules, policy.syntax) for policy in policies)
         found = self._authorizers.get(key)
         if found is None:
             rules = [self._rules(policy) for policy in policies]
