@@ -79,7 +79,7 @@ async def start_command(
     try:
         process = await asyncio.create_subprocess_exec(
             *words,
-            stdin=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**os.environ, **(environment or {})},
@@ -87,8 +87,9 @@ async def start_command(
         )
     except (OSError, ValueError) as error:
         raise CommandFailed(f"{words[0] if words else 'nothing'}: {error}") from error
-    assert process.stdin is not None
-    with contextlib.suppress(OSError):
-        process.stdin.write(stdin)
-        process.stdin.close()
+    if process.stdin is not None:
+        # A command need not read it, and may be over by now: uvloop's word for that is RuntimeError
+        with contextlib.suppress(OSError, RuntimeError):
+            process.stdin.write(stdin)
+            process.stdin.close()
     return RunningCommand(process)
