@@ -20,6 +20,10 @@ ENTRIES_MAX = 1024
 REQUEST_BYTES_MAX = 512
 """Longer questions are not worth their memory."""
 POOL_MAX = 4096
+BYTES_MAX = 4 << 20
+"""Of all that is kept: those who ask choose how often and in how many spellings."""
+_RECORD_BYTES = 400
+"""Of memory, for one record of a pool."""
 
 
 class Pool(NamedTuple):
@@ -46,13 +50,15 @@ class KeptAnswers:
         self._rng, self._clock = rng, clock
         self._of: tuple[int | None, int, str] = (-1, 0, "")
         """Version of the state, second, and token with which it was read."""
-        self._answers: dict[tuple[bytes, bool], bytes | Pool | SrvPool] = {}
+        self._answers: dict[tuple[bytes, bool], bytes | Pool | SrvPool | None] = {}
+        """None: asked for once, and too dear to be kept for that."""
+        self._room = BYTES_MAX
 
     def get(self, request: bytes, tcp: bool) -> bytes | None:
         """The answer, if it is known and still true."""
         of = (self._agent.state_version(), int(self._clock()), self._token())
         if of != self._of:
-            self._of = of
+            self._of, self._room = of, BYTES_MAX
             self._answers.clear()
             return None
         found = self._answers.get((request[2:], tcp))
@@ -72,14 +78,25 @@ class KeptAnswers:
         """Keep an answer that was had without waiting, if it may be given again."""
         if self._of[0] is None or not reply.is_repeatable or len(request) > REQUEST_BYTES_MAX:
             return
+        key = request[2:], tcp
         kept: bytes | Pool | SrvPool | None = answer[2:]
+        size = len(answer) + len(request)
+        if len(reply.pool) > 1 or len(reply.instances) > 1:
+            kept = None
+            size += max(len(reply.pool), len(reply.instances)) * _RECORD_BYTES
+            if key in self._answers and size <= self._room:
+                kept = self._pool(reply, answer, tcp, edns)
+        if size <= self._room and (len(self._answers) < ENTRIES_MAX or key in self._answers):
+            self._room -= size if kept is not None else len(request)
+            self._answers[key] = kept
+
+    def _pool(
+        self, reply: Reply, answer: bytes, tcp: bool, edns: dns.Edns | None
+    ) -> Pool | SrvPool | None:
         if reply.pool:
-            kept = _pool(reply, answer)
-        elif len(reply.instances) > 1:
-            flags = int.from_bytes(answer[2:4], "big")
-            kept = None if tcp else srv_pool(reply, flags, self._settings, edns)
-        if kept is not None and len(self._answers) < ENTRIES_MAX:
-            self._answers[request[2:], tcp] = kept
+            return _pool(reply, answer)
+        flags = int.from_bytes(answer[2:4], "big")
+        return None if tcp else srv_pool(reply, flags, self._settings, edns)
 
 
 def _pool(reply: Reply, answer: bytes) -> Pool | None:

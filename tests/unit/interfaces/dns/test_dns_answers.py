@@ -9,6 +9,7 @@ import pytest
 from dns_fakes import Asked, FakeAgent, fleet, instance
 
 from proconsul.domain.errors import NoLeaderError, NoPathToDatacenterError
+from proconsul.interfaces.dns import kept
 from proconsul.interfaces.dns.instances import rfc1464
 from proconsul.interfaces.dns.reverse import reverse_address
 from proconsul.wire import dns
@@ -76,11 +77,11 @@ def test_kept_srv_answers_are_cut_as_new_ones_are(count: int, meta: dict[str, st
         query = dnslib.DNSRecord.question("web.service.consul", "SRV")
         if edns:
             query.add_ar(dnslib.EDNS0(udp_len=edns))
-        answers = [ask.raw(bytes(query.pack())) for _ in range(3)]
-        assert len(agent.calls) == 1
-        new, *kept = (dnslib.DNSRecord.parse(answer) for answer in answers)
+        answers = [ask.raw(bytes(query.pack())) for _ in range(4)]
+        assert len(agent.calls) == 2
+        new, _, *again = (dnslib.DNSRecord.parse(answer) for answer in answers)
         assert len({len(answer) for answer in answers}) == 1, edns
-        for answer in kept:
+        for answer in again:
             assert answer.header.bitmap == new.header.bitmap
             assert (len(answer.rr), len(answer.ar)) == (len(new.rr), len(new.ar)), edns
             targets = {str(rr.rdata.target) for rr in answer.rr}
@@ -140,6 +141,25 @@ def test_answers_are_kept_until_the_state_changes_or_a_second_has_passed() -> No
     query = dnslib.DNSRecord.question("web.service.consul")
     query.header.id = 77
     assert ask.raw(bytes(query.pack()))[:2] == b"\0M"
+
+
+def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "BYTES_MAX", 2000)
+    agent = FakeAgent(web=fleet(3), many=fleet(100))
+    ask = Asked(agent)
+    for name in ("many", "many", "many", "web", "web", "web"):
+        ask(f"{name}.service.consul")
+    assert [request.service_name for _, request in agent.calls] == ["many"] * 3 + ["web"] * 2
+    for number in range(60):
+        ask(f"{number}.nope.consul")
+    before = len(agent.calls)
+    ask("web.service.consul")
+    assert len(agent.calls) == before
+    monkeypatch.setattr(kept, "ENTRIES_MAX", 1)
+    ask = Asked(agent)
+    for name in ("nope", "nope", "none", "none"):
+        ask(f"{name}.service.consul")
+    assert len(agent.calls) == before + 3
 
 
 def test_what_must_not_be_kept() -> None:
