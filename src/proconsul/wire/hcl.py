@@ -422,7 +422,9 @@ def _node(raw: Any, depth: int) -> Node:
             return Literal(raw)
         case str():
             return Literal(_json_token(Kind.STRING, raw))
-        case bool() | None:
+        case None:
+            return Literal(_json_token(Kind.STRING, ""))  # so it is in Go
+        case bool():
             return Literal(_json_token(Kind.BOOL, str(raw).lower()))
         case list():
             return Values(tuple(_node(one, depth - 1) for one in raw), "-")
