@@ -24,6 +24,7 @@ from proconsul.domain.messages import MessageType
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.domain.txn import TxnOp, TxnRequest, TxnResponse
 from proconsul.federation.replicator import Progress, Replicator
+from proconsul.state.errors import StateError
 from proconsul.util.errors import ProconsulError
 
 if TYPE_CHECKING:
@@ -102,14 +103,25 @@ class ConfigEntryReplica:
     async def commit(
         self, rows: Sequence[c.ConfigEntry], _last_index: int, progress: Progress
     ) -> None:
-        """One command for each entry that differs."""
+        """One command for each entry that differs.
+
+        The state refuses what does not fit to the other entries yet: that comes again after them.
+        """
         local = self._server.store.mesh.config_entries().value
         gone, changed = diff(local, rows, lambda one: (one.kind, one.name))
         progress.begin(len(gone) + len(changed))
-        for entry in gone:
-            await progress.apply(partial(self._apply, c.DELETE, entry))
-        for entry in in_order(changed):
-            await progress.apply(partial(self._apply, c.UPSERT, entry))
+        pending = [(c.DELETE, entry) for entry in reversed(in_order(gone))]
+        pending += [(c.UPSERT, entry) for entry in in_order(changed)]
+        while pending:
+            refused = []
+            for op, entry in pending:
+                try:
+                    await progress.apply(partial(self._apply, op, entry))
+                except StateError as error:
+                    refused.append((op, entry, error))
+            if len(refused) == len(pending):
+                raise refused[0][2]
+            pending = [(op, entry) for op, entry, _ in refused]
 
     async def _apply(self, op: str, entry: c.ConfigEntry) -> None:
         request = ConfigEntryRequest(op, self._server.datacenter, entry)
@@ -122,7 +134,7 @@ _FIRST = (c.PROXY_DEFAULTS, c.SERVICE_DEFAULTS, c.SERVICE_RESOLVER, c.SERVICE_SP
 def in_order(entries: Sequence[c.ConfigEntry]) -> list[c.ConfigEntry]:
     """Such that each finds what it builds on: routers need protocols, splitters need subsets.
 
-    Consul writes them by kind and name, and repeats its round until they fit.
+    Deletions take the other direction. Consul has them by kind and name, and fails until they fit.
     """
     return sorted(
         entries, key=lambda one: _FIRST.index(one.kind) if one.kind in _FIRST else len(_FIRST)
