@@ -238,6 +238,38 @@ class ACLAuthMethodListResponse(QueryMeta, frozen=True, gc=False):
     auth_methods: list[t.ACLAuthMethodListStub] | None = None
 
 
+class ACLBindingRuleSetRequest(_Write, frozen=True, gc=False):
+    binding_rule: t.ACLBindingRule = t.ACLBindingRule()
+
+
+class ACLBindingRuleDeleteRequest(_Write, frozen=True, gc=False):
+    binding_rule_id: str = ""
+
+
+class ACLAuthMethodSetRequest(_Write, frozen=True, gc=False):
+    auth_method: t.ACLAuthMethod = t.ACLAuthMethod()
+
+
+class ACLAuthMethodDeleteRequest(_Write, frozen=True, gc=False):
+    auth_method_name: str = ""
+
+
+class ACLLoginParams(GoStruct, frozen=True, gc=False):
+    """A credential of a foreign system."""
+
+    auth_method: str = ""
+    bearer_token: str = ""
+    meta: dict[str, str] | None = None
+
+
+class ACLLoginRequest(_Write, frozen=True, gc=False):
+    auth: ACLLoginParams | None = None
+
+
+class ACLLogoutRequest(_Write, frozen=True, gc=False):
+    """Of the token that the request brings."""
+
+
 # --- replication, and the interface of before Consul 1.4
 
 

@@ -256,6 +256,14 @@ def test_old_clients_are_sent_rules_once() -> None:
     assert asked("GetPolicy", request, NOBODY).policy is None
 
 
+def test_nobody_logs_in() -> None:
+    for method in ("Login", "Logout", "AuthMethodSet", "BindingRuleDelete"):
+        with pytest.raises(ProconsulError, match="auth methods are not supported by this server"):
+            Asked()(method, r.ACLLogoutRequest(), NOBODY)
+    assert Asked()("AuthMethodList", r.ACLAuthMethodListRequest()).auth_methods is None
+    assert Asked()("BindingRuleList", r.ACLBindingRuleListRequest()).binding_rules == []
+
+
 def test_legacy_tokens() -> None:
     asked = Asked()
     secret = asked("Apply", r.ACLRequest(op="set", acl=t.ACL(type=t.TYPE_CLIENT, name="n")))

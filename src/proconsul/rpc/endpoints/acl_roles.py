@@ -26,6 +26,11 @@ from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.util.goquote import go_quote
 
+NO_LOGINS = "auth methods are not supported by this server yet: give out tokens instead"
+LOGIN_METHODS = (
+    "AuthMethodSet", "AuthMethodDelete", "BindingRuleSet", "BindingRuleDelete", "Login", "Logout",
+)  # fmt: skip
+
 
 class Roles(Base):
     """Roles are the primary's; secondaries have copies."""
@@ -185,6 +190,10 @@ class Roles(Base):
             r.ACLAuthMethodListResponse,
         )
 
+    async def no_logins(self, _request: Any, _call: Call) -> None:
+        """Of `LOGIN_METHODS`."""
+        raise RequestError(NO_LOGINS)
+
 
 def endpoints(server: EndpointServer, system: AclSystem) -> list[Endpoint]:
     """All of `ACL.Role*`, `ACL.BindingRule*`, `ACL.AuthMethod*` that there is."""
@@ -204,6 +213,16 @@ def endpoints(server: EndpointServer, system: AclSystem) -> list[Endpoint]:
         ),
         Endpoint(METHODS["ACL.RoleSet"], write, it.set, prepare=it.to_primary),
         Endpoint(METHODS["ACL.RoleDelete"], write, it.delete, prepare=it.to_primary),
+        *(
+            Endpoint(
+                METHODS[f"ACL.{name}"],
+                Requires.NOTHING,
+                it.no_logins,
+                prepare=logins,
+                resolves=lambda _: False,
+            )
+            for name in LOGIN_METHODS
+        ),
         Endpoint(METHODS["ACL.BindingRuleRead"], read_, it.rule, prepare=logins),
         Endpoint(METHODS["ACL.BindingRuleList"], read_, it.rules, prepare=logins),
         Endpoint(METHODS["ACL.AuthMethodRead"], read_, it.method, prepare=logins),

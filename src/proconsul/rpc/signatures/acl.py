@@ -45,6 +45,13 @@ SIGNATURES = (
     _read("BindingRuleList", r.ACLBindingRuleListRequest, r.ACLBindingRuleListResponse),
     _read("AuthMethodRead", r.ACLAuthMethodGetRequest, r.ACLAuthMethodResponse),
     _read("AuthMethodList", r.ACLAuthMethodListRequest, r.ACLAuthMethodListResponse),
+    # Refused, whatever they ask: nobody logs in here.
+    _write("AuthMethodSet", r.ACLAuthMethodSetRequest, t.ACLAuthMethod),
+    _write("AuthMethodDelete", r.ACLAuthMethodDeleteRequest, bool),
+    _write("BindingRuleSet", r.ACLBindingRuleSetRequest, t.ACLBindingRule),
+    _write("BindingRuleDelete", r.ACLBindingRuleDeleteRequest, bool),
+    _write("Login", r.ACLLoginRequest, t.ACLToken),
+    _write("Logout", r.ACLLogoutRequest, bool),
     # Not a read: only the leader replicates, whatever staleness the request allows.
     _write("ReplicationStatus", DCSpecificRequest, r.ACLReplicationStatus),
     _write("Bootstrap", DCSpecificRequest, t.ACL),
