@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +17,15 @@ ENTRIES = '[{"key":"in/a","flags":7,"value":"aGk8"},{"key":"in/b","flags":0,"val
 SAME = (
     ("event",), ("event", "-name", "deploy", "1.2"), ("event", "-name", "x", "-tag", "y"),
     ("event", "-name", "x", "a", "b"), ("keyring",), ("keyring", "-list"),
-    ("keyring", "-list-primary"), ("keyring", "-list", "-local-only"),
-    ("keyring", "-use", "x", "-local-only"), ("keyring", "-list", "-use", "x"),
-    ("keyring", "-list", "-relay-factor", "6"),
-    ("keyring", "-install", "MDEyMzQ1Njc4OWFiY2RlZg=="), ("keyring", "-install", "no-key"),
-    ("kv", "import", ENTRIES), ("kv", "import"), ("kv", "import", "{"[:0]), ("kv", "import", "@none"),
-    ("kv", "export", "in/"), ("kv", "export", "/in/a"), ("kv", "export", "none"),
-    ("kv", "export", "a", "b"), ("maint",), ("maint", "-enable", "-disable"),
-    ("maint", "-reason", "x"), ("maint", "-service", "x"),
-    ("maint", "-enable", "-service", "none"), ("maint", "-enable", "-reason", "x y"), ("maint",),
-    ("maint", "-disable"), ("rtt",), ("rtt", "none"), ("rtt", "-wan", "none"),
-    ("rtt", "-wan", "none.dc1"), ("rtt", "-wan", "vm.dc1"), ("rtt", "a", "b", "c"),
+    ("keyring", "-list", "-use", "x"), ("keyring", "-list", "-relay-factor", "6"),
+    ("keyring", "-use", "x", "-local-only"), ("keyring", "-install", "no-key"),
+    ("kv", "import", ENTRIES), ("kv", "import", "@none"), ("kv", "export", "in/"),
+    ("kv", "export", "none"), ("maint", "-reason", "x"), ("maint", "-enable", "-service", "none"),
+    ("maint", "-enable", "-reason", "x y"), ("maint",), ("maint", "-disable"), ("rtt", "none"),
+    ("rtt", "-wan", "none"), ("rtt", "-wan", "vm.dc1"), ("lock", "a"), ("lock", "-n", "0", "a", "b"),
+    ("lock", "-verbose", "-child-exit-code", "l/a", "echo hi; exit 5"),
+    ("lock", "-verbose", "-n", "2", "l/b", "echo hi"), ("debug", "-duration", "1s"),
+    ("monitor", "-log-level", "x"),
 )  # fmt: skip
 _USAGE = re.compile(r"\n*Usage: (pro)?consul.*", re.DOTALL)
 """What help says is each program's own."""
@@ -71,15 +71,12 @@ def compare(
 
 
 WATCHES = (
-    "watch", "watch -type bogus", "watch -type key", "watch -type key -key w/a",
-    "watch -type key -key none", "watch -type keyprefix -prefix w/", "watch -type services",
-    "watch -type nodes", "watch -type service -service web",
-    "watch -type service -service web -passingonly true -tag a -stale",
-    "watch -type service -service web -passingonly x", "watch -type checks",
-    "watch -type checks -service web", "watch -type checks -state critical",
-    "watch -type event -name ev", "watch -type connect_roots",
-    "watch -type key -key w/a -state x", "watch -type checks -service web -state any",
-    "watch -type key -key w/a read -r x; echo $x; exit 3", "watch -type key -key w/a -shell=false none",
+    "watch -type bogus", "watch -type key -key w/a", "watch -type key -key none",
+    "watch -type keyprefix -prefix w/", "watch -type services", "watch -type nodes",
+    "watch -type service -service web", "watch -type service -service web -passingonly x",
+    "watch -type checks -state critical", "watch -type event -name ev", "watch -type connect_roots",
+    "watch -type key -key w/a -state x", "watch -type key -key w/a read -r x; echo $x; exit 3",
+    "watch -type key -key w/a -shell=false none",
 )  # fmt: skip
 
 
@@ -100,3 +97,30 @@ def test_watches_tell_the_same(both: tuple[AgentProcess, AgentProcess]) -> None:
 
     for line in WATCHES:
         compare(both, tuple(line.split()), plain)
+
+
+@pytest.mark.parametrize("limit", ["1", "2"])
+def test_both_commands_contend_for_locks(
+    both: tuple[AgentProcess, AgentProcess], limit: str
+) -> None:
+    ours, theirs = both
+    for agent, holder, waiter in ((theirs, THEIRS, OURS), (ours, OURS, THEIRS)):
+        prefix = f"contended/{limit}/{agent.path.name}"
+        lock = ("lock", "-n", limit, prefix)
+        with ThreadPoolExecutor(2) as beside:
+            held = [beside.submit(agent.cli, holder, *lock, "sleep 1") for _ in range(int(limit))]
+            until(lambda agent=agent, p=prefix: holders(agent, p) == int(limit))  # type: ignore[misc]
+            refused = agent.cli(waiter, "lock", "-timeout=300ms", *lock[1:], "echo no")
+            assert refused[:2] == (1, ""), refused
+            assert "timeout during lock acquisition" in refused[2]
+            assert agent.cli(waiter, *lock, "echo yes") == (0, "yes\n", "")
+            assert [one.result()[0] for one in held] == [0] * int(limit)
+
+
+def holders(agent: AgentProcess, prefix: str) -> int:
+    """How many sessions hold the lock or semaphore."""
+    rows = agent.get(f"/v1/kv/{prefix}?recurse")
+    (lock,) = [row for row in rows if row["Key"].endswith("/.lock")]
+    if lock.get("Session"):
+        return 1
+    return len(json.loads(base64.b64decode(lock["Value"]))["Holders"])

@@ -7,6 +7,7 @@ internal`; what they say is counted.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from proconsul.wire.serf_decode import decode_key_response
 
 if TYPE_CHECKING:
     from proconsul.drivers.gossip.pool import GossipPool
+
+log = logging.getLogger("proconsul.serf")
 
 OPERATIONS = {
     "list": "list-keys",
@@ -91,6 +94,8 @@ def _count(outcome: KeyOutcome, name: str, data: bytes) -> bool:
         return True
     if not response.result or response.message:
         outcome.messages[name] = response.message
+    if response.result and response.message:
+        log.warning("%s: %s", name, response.message)
     outcome.keys.update(response.keys)
     outcome.primary_keys[response.primary_key] += 1
     return not response.result

@@ -19,6 +19,7 @@ from proconsul.core.gossip.serf import UserEvent as GossipEvent
 from proconsul.domain.base import NIL, bytes_of, decode, raw_bytes
 from proconsul.domain.errors import DomainError
 from proconsul.domain.regexps import RegexpError, compile_regexp
+from proconsul.domain.watches import event_index
 from proconsul.rpc.endpoints.ops import USER_EVENT_PREFIX
 from proconsul.util.errors import WireError
 
@@ -47,9 +48,8 @@ class UserEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def index(self) -> int:
-        """The index of a list that ends with this event: the halves of its id, xored."""
-        number = int(self.id.replace("-", ""), 16)
-        return (number >> 64) ^ (number & ((1 << 64) - 1))
+        """The index of a list that ends with this event."""
+        return event_index(self.id)
 
 
 class HeardEvent(msgspec.Struct, frozen=True):
