@@ -42,14 +42,23 @@ _LOAD = re.compile(
 
 
 def estate(
-    *software: Software, gateways: int = 1, more: Mapping[str, object] | None = None
+    *software: Software,
+    servers: int = 1,
+    gateways: int = 1,
+    more: Mapping[str, object] | None = None,
 ) -> WorldSpec:
-    """One server a datacenter; the first is the primary. Without gateways servers are routed.
+    """Datacenters, the first is the primary. Without gateways servers are routed.
 
-    `more` is configuration.
+    The second one has so many `servers`, the others one. `more` is configuration.
     """
     datacenters = [
-        DatacenterSpec(f"dc{n}", gateways=gateways, software=s, routed=not gateways)
+        DatacenterSpec(
+            f"dc{n}",
+            servers=servers if n == 2 else 1,
+            gateways=gateways,
+            software=s,
+            routed=not gateways,
+        )
         for n, s in enumerate(software, 1)
     ]
     return WorldSpec(

@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from dnslib import RCODE, DNSRecord
 from estates import normal
 from typing_extensions import override
 
+from proconsul.app.worlds import netns
 from proconsul.app.worlds.netns_network import NetnsNetwork
 from proconsul.app.worlds.spec import Host
 from proconsul.app.worlds.traffic import NotSentError, Traffic
@@ -25,6 +28,9 @@ from proconsul.app.worlds.world import World
 
 BEAT_S = 0.05
 PATIENCE_S = 10.0
+DNS_PORT = 8600
+DNS_PATIENCE_S = 5.0
+"""What resolvers wait."""
 SERVICE = "db"
 
 
@@ -52,7 +58,7 @@ class Applications(threading.Thread):
     def __init__(self, world: World) -> None:
         super().__init__(name="applications", daemon=True)
         assert isinstance(world.network, NetnsNetwork)
-        self._hosts = world.clients()
+        self._hosts, self._network = world.clients(), world.network
         self._traffic = Traffic(world.network, world.spec.acl.master if world.spec.acl else "")
         self._stopped = threading.Event()
         self.seen: dict[str, Seen] = {}
@@ -75,7 +81,7 @@ class Applications(threading.Thread):
             for host in self._hosts:
                 for kind, act in (
                     ("write", self._write), ("read", self._read), ("look up", self._look_up),
-                    ("wait", self._wait),
+                    ("wait", self._wait), ("resolve", self._resolve),
                 ):  # fmt: skip
                     self.seen[f"{host.label} {kind}"] = Seen()
                     _ = group.create_task(self._repeat(f"{host.label} {kind}", host, act))
@@ -124,6 +130,26 @@ class Applications(threading.Thread):
         del number
         path = f"/v1/catalog/service/{SERVICE}?index={1 << 40}&wait=1s"
         await self._ask(host, "GET", path)
+
+    async def _resolve(self, host: Host, number: int) -> None:
+        """The service by DNS, from the host's own agent."""
+        question = DNSRecord.question(f"{SERVICE}.service.consul", "SRV")
+        question.header.id = number & 0xFFFF
+        loop = asyncio.get_running_loop()
+        with netns.entered(self._network.namespace(host)):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        with sock:
+            try:
+                await loop.sock_connect(sock, ("127.0.0.1", DNS_PORT))
+                await loop.sock_sendall(sock, question.pack())
+                async with asyncio.timeout(DNS_PATIENCE_S):
+                    answer = DNSRecord.parse(await loop.sock_recv(sock, 65535))
+            except ConnectionRefusedError as error:
+                raise NotSentError(str(error)) from error
+            except TimeoutError as error:
+                raise OSError("no answer by DNS") from error
+        if answer.header.id != question.header.id or not answer.rr:
+            raise OSError(f"DNS answers {RCODE.get(answer.header.rcode)}, {len(answer.rr)} records")
 
     async def _ask(self, host: Host, method: str, path: str, body: bytes = b"") -> bytes:
         answer = await self._traffic.request(host, method, path, body, PATIENCE_S)

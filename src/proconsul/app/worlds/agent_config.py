@@ -71,6 +71,8 @@ def _server(spec: WorldSpec, host: Host, hosts: Sequence[Host]) -> Mapping[str, 
 
 def _acl(acl: AclSpec, host: Host) -> Mapping[str, object]:
     tokens = {"agent": acl.agent}
+    if acl.open_reads:
+        tokens["default"] = acl.agent
     if host.is_server:
         tokens["replication"] = acl.replication
         if host.is_primary:

@@ -61,6 +61,8 @@ class AclSpec:
     """Of all agents: registers nodes, reads services."""
     replication: str = field(default_factory=lambda: str(uuid4()))
     """Of the servers: replicates to secondaries, writes federation states."""
+    open_reads: bool = False
+    """Requests without a token, DNS above all, are made with the agents' token."""
 
 
 @dataclass(frozen=True, slots=True)
