@@ -187,6 +187,7 @@ def test_without_rights_there_is_none() -> None:
         for _ in range(2):
             with pytest.raises(ProconsulError, match="Permission denied"):
                 await agent.leaves.get(WEB)
+        assert not agent.leaves._entries, "what is refused is not kept"
         with pytest.raises(ProconsulError, match="URI must be either service or agent"):
             await agent.leaves.get(LeafRequest("dc1"))
 

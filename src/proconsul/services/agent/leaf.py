@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from msgspec.structs import replace
@@ -98,6 +99,7 @@ class _Entry:
     failures: int = 0
     waiting: int = 0
     fetching: asyncio.Task[Exception | None] | None = None
+    keeping: asyncio.Task[None] | None = None
     changed: Signal = field(default_factory=Signal)
 
     @property
@@ -174,7 +176,7 @@ class LeafManager:
             if len(self._entries) >= ENTRIES_MAX:
                 raise DomainError(f"this agent keeps {ENTRIES_MAX} leaf certificates already")
             entry = self._entries[request] = _Entry(request, now)
-            _ = self._scope.supervise("connect-leaf", lambda: self._keep(entry))
+            entry.keeping = self._scope.supervise("connect-leaf", partial(self._keep, entry))
             if self._following is None or self._following.done():
                 self._following = self._scope.supervise("connect-roots", self._follow_roots)
         entry.used_at = now
@@ -218,7 +220,15 @@ class LeafManager:
         if entry.fetching is None or entry.fetching.done():
             entry.fetching = self._scope.spawn("connect-sign", self._tried(entry))
         if (error := await asyncio.shield(entry.fetching)) is not None:
+            if entry.cert is None:
+                self._forget(entry)  # requests that are refused must not pile up
             raise error
+
+    def _forget(self, entry: _Entry) -> None:
+        if self._entries.get(entry.request) is entry:
+            del self._entries[entry.request]
+        if entry.keeping is not None:
+            entry.keeping.cancel()
 
     async def _tried(self, entry: _Entry) -> Exception | None:
         """What went wrong: it belongs to those who wait."""
@@ -272,7 +282,8 @@ class LeafManager:
                 await self._fetched(entry)
             except (ProconsulError, TimeoutError) as error:
                 self._postpone(entry, error)
-        self._entries.pop(entry.request, None)
+        if self._entries.get(entry.request) is entry:
+            del self._entries[entry.request]
 
     async def _look_at_roots(self, entry: _Entry) -> None:
         try:
