@@ -9,12 +9,22 @@ we do not rewrite rules in the syntax of before 0.8 in tokens of before 1.4.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 from proconsul.domain.messages import MessageType
 from proconsul.state.errors import StateError
-from proconsul.state.rows import METHODS, POLICIES, ROLES, RULES, TOKENS, Kind, Row, as_list, as_map
+from proconsul.state.rows import (
+    METHODS,
+    POLICIES,
+    ROLES,
+    RULES,
+    TOKENS,
+    Kind,
+    Row,
+    as_list,
+    as_map,
+    key_named,
+)
 from proconsul.state.rows import delete as delete_row
 from proconsul.state.rows import put as put_row
 from proconsul.state.tables import Transaction
@@ -40,7 +50,7 @@ def apply(tx: Transaction, type_: MessageType, request: Row) -> Any:
                 set_token(tx, as_map(row), request)
         case MessageType.ACL_TOKEN_DELETE:
             for accessor in as_list(request.get(b"TokenIDs")):
-                _delete_token(tx, b"AccessorID", accessor)
+                _delete_token(tx, key_named(tx.t, TOKENS, as_text(accessor)))
         case MessageType.ACL_POLICY_SET:
             for row in as_list(request.get(b"Policies")):
                 _set_policy(tx, as_map(row))
@@ -142,13 +152,13 @@ def _uses_new_fields(token: Row) -> bool:
     return not token.get(b"Type") or any(token.get(name) for name in names)
 
 
-def _delete_token(tx: Transaction, field: bytes, value: bytes) -> None:
-    for secret, token in rows(tx, TOKENS).items():
-        if token.get(field) == value:
-            if token.get(b"AccessorID") == ANONYMOUS_ID:
-                raise StateError("Deletion of the builtin anonymous token is not permitted")
-            delete_row(tx, TOKENS, secret)
-            return
+def _delete_token(tx: Transaction, secret: str | None) -> None:
+    token = None if secret is None else rows(tx, TOKENS).get(secret)
+    if token is None or secret is None:
+        return
+    if token.get(b"AccessorID") == ANONYMOUS_ID:
+        raise StateError("Deletion of the builtin anonymous token is not permitted")
+    delete_row(tx, TOKENS, secret)
 
 
 def _legacy(tx: Transaction, request: Row) -> Any:
@@ -164,7 +174,7 @@ def _legacy(tx: Transaction, request: Row) -> Any:
             set_token(tx, converted(acl), {}, legacy=True)
             return as_text(acl.get(b"ID"))
         case b"delete":
-            _delete_token(tx, b"SecretID", acl.get(b"ID", b""))
+            _delete_token(tx, as_text(acl.get(b"ID")))
             return None
         case other:
             raise StateError(f"Invalid ACL operation '{as_text(other)}'")
@@ -251,10 +261,9 @@ def _need(row: Row, noun: str, *fields: tuple[bytes, str]) -> None:
             raise StateError(f"Missing ACL {noun} {name}")
 
 
-def _check_name(others: Iterable[Row], row: Row, noun: str) -> None:
+def _check_name(tx: Transaction, kind: Kind, row: Row, noun: str) -> None:
     """Names are unique, whatever the case of policies' and roles'."""
-    name = row[b"Name"].lower()
-    if any(o.get(b"Name", b"").lower() == name and o.get(b"ID") != row[b"ID"] for o in others):
+    if key_named(tx.t, kind, as_text(row[b"Name"])) not in (None, as_text(row[b"ID"])):
         raise StateError(f'A {noun} with name "{as_text(row[b"Name"])}" already exists')
 
 
@@ -266,13 +275,13 @@ def _set_policy(tx: Transaction, policy: Row) -> None:
             raise StateError(f"Changing the Rules for the {_BUILTIN}")
         if policy.get(b"Datacenters"):
             raise StateError(f"Changing the Datacenters of the {_BUILTIN}")
-    _check_name(rows(tx, POLICIES).values(), policy, "policy")
+    _check_name(tx, POLICIES, policy, "policy")
     put_row(tx, POLICIES, policy)
 
 
 def _set_role(tx: Transaction, role: Row, *, allow_missing: bool) -> None:
     _need(role, "Role", (b"ID", "ID"), (b"Name", "Name"))
-    _check_name(rows(tx, ROLES).values(), role, "role")
+    _check_name(tx, ROLES, role, "role")
     policies, _ = _links(tx, role, b"Policies", POLICIES, "Role", allow_missing)
     _check_identities(role, "Role")
     put_row(tx, ROLES, {**role, b"Policies": policies})

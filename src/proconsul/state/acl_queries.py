@@ -23,7 +23,7 @@ from proconsul.domain.base import decode
 from proconsul.domain.session import id_problem
 from proconsul.state.acl import BOOTSTRAP
 from proconsul.state.errors import StateError
-from proconsul.state.rows import METHODS, POLICIES, ROLES, RULES, TOKENS, Kind, Row
+from proconsul.state.rows import METHODS, POLICIES, ROLES, RULES, TOKENS, Kind, Row, key_named
 from proconsul.state.tables import Tables
 from proconsul.state.watch import Answer, Watch, WatchRegistry
 from proconsul.wire.msgpack import pack
@@ -47,6 +47,11 @@ class _Typed(Generic[S]):
         row = self.rows().get(key)
         return None if row is None else self._struct(key, row)
 
+    def named(self, name: str) -> S | None:
+        """By the other field that is unique, in any case of its letters."""
+        key = key_named(self._tables(), self.kind, name)
+        return None if key is None else self.get(key)
+
     def all(self) -> list[S]:
         rows = self.rows()
         if len(self._known) > 2 * len(rows) + 16:
@@ -66,7 +71,7 @@ class AclQueries:
     """What endpoints, resolution, replication and the leader ask. Ids may have any case."""
 
     __slots__ = (
-        "_accessors", "_derived_of", "_ends", "_methods", "_policies", "_roles", "_rules", "_tables",
+        "_derived_of", "_ends", "_methods", "_policies", "_roles", "_rules", "_tables",
         "_tokens", "_watches",
     )  # fmt: skip
 
@@ -77,7 +82,6 @@ class AclQueries:
         self._roles = _Typed(tables, ROLES, ACLRole)
         self._rules = _Typed(tables, RULES, ACLBindingRule)
         self._methods = _Typed(tables, METHODS, ACLAuthMethod)
-        self._accessors: dict[str, str] = {}
         self._ends: dict[bool, list[tuple[int, ACLToken]]] = {True: [], False: []}
         self._derived_of = (-1, 0)
 
@@ -151,21 +155,17 @@ class AclQueries:
         return [token for _, token in found[:limit]]
 
     def _by_accessor(self, accessor: str) -> ACLToken | None:
-        self._derive()
-        secret = self._accessors.get(accessor.lower())
-        token = None if secret is None else self._tokens.get(secret)
+        token = self._tokens.named(accessor)
         return None if token is None else self._linked_token(token)
 
     def _derive(self) -> None:
-        """Secrets by accessor, and tokens by when they end, of the table as it is now."""
+        """Tokens by when they end, of the table as it is now."""
         # Not of the tables themselves, which must be freed after a restore.
         version = (self._watches.generation, self._tables().index.get(TOKENS.table, 0))
         if self._derived_of == version:
             return
-        self._accessors, self._ends = {}, {True: [], False: []}
+        self._ends = {True: [], False: []}
         for token in self._tokens.all():
-            if token.accessor_id:
-                self._accessors[token.accessor_id.lower()] = token.secret_id
             if (moment := token.expires_ns) is not None:
                 self._ends[token.local].append((moment, token))
         for ends in self._ends.values():
@@ -181,7 +181,7 @@ class AclQueries:
 
     def policy_by_name(self, name: str) -> Answer[ACLPolicy | None]:
         """Whatever the case of its letters."""
-        return self._answer(POLICIES, _named(self._policies.all(), name))
+        return self._answer(POLICIES, self._policies.named(name))
 
     def policies_by_ids(self, ids: Iterable[str]) -> Answer[list[ACLPolicy]]:
         """Those that are there. Raises `StateError` if one is no UUID."""
@@ -205,7 +205,7 @@ class AclQueries:
 
     def role_by_name(self, name: str) -> Answer[ACLRole | None]:
         """Whatever the case of its letters."""
-        return self._answer(ROLES, self._linked_role(_named(self._roles.all(), name)))
+        return self._answer(ROLES, self._linked_role(self._roles.named(name)))
 
     def roles_by_ids(self, ids: Iterable[str]) -> Answer[list[ACLRole]]:
         """Those that are there. Raises `StateError` if one is no UUID."""
@@ -236,7 +236,9 @@ class AclQueries:
         return self._answer(RULES, [r for r in found if method in ("", r.auth_method)])
 
     def method(self, name: str) -> Answer[ACLAuthMethod | None]:
-        return self._answer(METHODS, _named(self._methods.all(), name))
+        wanted = name.lower()
+        found = next((row for row in self._methods.all() if row.name.lower() == wanted), None)
+        return self._answer(METHODS, found)
 
     def methods(self) -> Answer[list[ACLAuthMethod]]:
         """All, by name."""
@@ -272,11 +274,6 @@ def _present(links: list[ACLLink] | None, table: _Typed[Any]) -> list[ACLLink] |
 
 def _of_id(table: _Typed[S], row_id: str) -> S | None:
     return table.get(row_id) or table.get(row_id.lower())
-
-
-def _named(rows: Iterable[Any], name: str) -> Any:
-    wanted = name.lower()
-    return next((row for row in rows if row.name.lower() == wanted), None)
 
 
 def _leads_to(links: list[ACLLink] | None, row_id: str) -> bool:

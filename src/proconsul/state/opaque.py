@@ -17,7 +17,18 @@ from proconsul.domain.prepared_query import PreparedQuery
 from proconsul.domain.query_template import CompiledTemplate, TemplateError, UnsupportedTemplate
 from proconsul.state import acl, config_graph, gateways
 from proconsul.state.errors import StateError
-from proconsul.state.rows import INTENTIONS, KINDS, QUERIES, Kind, Row, as_map, delete, key_of, put
+from proconsul.state.rows import (
+    INTENTIONS,
+    KINDS,
+    QUERIES,
+    Kind,
+    Row,
+    as_map,
+    delete,
+    key_of,
+    put,
+    put_as_is,
+)
 from proconsul.state.tables import CONFIG_ENTRIES, Transaction
 from proconsul.util.errors import WireError
 from proconsul.wire import msgpack
@@ -168,7 +179,7 @@ def restore(tx: Transaction, type_: MessageType, body: bytes) -> None:
     key = key_of(KINDS[type_], msgpack.as_text(row.get(KINDS[type_].id_field)))
     if not key:
         raise WireError(f"record of type {int(type_)} without an ID")
-    tx.put(tx.t.opaque.setdefault(type_, {}), key, row)
+    put_as_is(tx, KINDS[type_], key, row)
 
 
 # --- config entries: a raw that holds the kind and then the request

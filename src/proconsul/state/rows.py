@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from proconsul.domain.messages import MessageType
-from proconsul.state.tables import Transaction
+from proconsul.state.tables import Tables, Transaction
 from proconsul.util.errors import WireError
 from proconsul.wire.msgpack import as_text
 
@@ -20,11 +20,13 @@ class Kind(NamedTuple):
     id_field: bytes
     table: str
     """Name in the index table."""
+    name_field: bytes = b""
+    """Of which no two rows have the same, whatever the case of its letters."""
 
 
-TOKENS = Kind(MessageType.ACL_TOKEN_SET, b"SecretID", "acl-tokens")
-POLICIES = Kind(MessageType.ACL_POLICY_SET, b"ID", "acl-policies")
-ROLES = Kind(MessageType.ACL_ROLE_SET, b"ID", "acl-roles")
+TOKENS = Kind(MessageType.ACL_TOKEN_SET, b"SecretID", "acl-tokens", b"AccessorID")
+POLICIES = Kind(MessageType.ACL_POLICY_SET, b"ID", "acl-policies", b"Name")
+ROLES = Kind(MessageType.ACL_ROLE_SET, b"ID", "acl-roles", b"Name")
 RULES = Kind(MessageType.ACL_BINDING_RULE_SET, b"ID", "acl-binding-rules")
 METHODS = Kind(MessageType.ACL_AUTH_METHOD_SET, b"Name", "acl-auth-methods")
 QUERIES = Kind(MessageType.PREPARED_QUERY, b"ID", "prepared-queries")
@@ -43,13 +45,39 @@ def key_of(kind: Kind, row_id: str) -> str:
 
 def put(tx: Transaction, kind: Kind, row: Row) -> None:
     """Insert or replace, with the indexes that Consul would give the row."""
-    table = tx.t.opaque.setdefault(kind.record, {})
     key = key_of(kind, as_text(row.get(kind.id_field)))
-    existing = table.get(key)
+    existing = tx.t.opaque.get(kind.record, {}).get(key)
     created = existing.get(b"CreateIndex", 0) if existing else tx.index
-    tx.put(table, key, {**row, b"CreateIndex": created, b"ModifyIndex": tx.index})
+    put_as_is(tx, kind, key, {**row, b"CreateIndex": created, b"ModifyIndex": tx.index})
     tx.bump(kind.table)
     tx.touch(kind.table)
+
+
+def put_as_is(tx: Transaction, kind: Kind, key: str, row: Row) -> None:
+    """Insert or replace a row that has its indexes."""
+    table = tx.t.opaque.setdefault(kind.record, {})
+    if kind.name_field:
+        _unname(tx, kind, key, table.get(key))
+        if name := _name(kind, row):
+            tx.put(tx.t.opaque_named.setdefault(kind.record, {}), name, key)
+    tx.put(table, key, row)
+
+
+def key_named(tables: Tables, kind: Kind, name: str) -> str | None:
+    """The key of the row with this name."""
+    return tables.opaque_named.get(kind.record, {}).get(name.lower())
+
+
+def _name(kind: Kind, row: Row) -> str:
+    return as_text(row.get(kind.name_field)).lower()
+
+
+def _unname(tx: Transaction, kind: Kind, key: str, row: Row | None) -> None:
+    if row is None or not (name := _name(kind, row)):
+        return
+    named = tx.t.opaque_named.get(kind.record, {})
+    if named.get(name) == key:
+        tx.remove(named, name)
 
 
 def delete(tx: Transaction, kind: Kind, key: str) -> None:
@@ -57,6 +85,8 @@ def delete(tx: Transaction, kind: Kind, key: str) -> None:
     key = key_of(kind, key)
     table = tx.t.opaque.get(kind.record, {})
     if key in table:
+        if kind.name_field:
+            _unname(tx, kind, key, table[key])
         tx.remove(table, key)
         tx.bump(kind.table)
         tx.touch(kind.table)

@@ -68,7 +68,7 @@ class Tables:
         "config_entries", "connect_names", "coordinates", "federation_states", "gateway_names",
         "gateway_services", "index",
         "kv_keys", "kv_views", "kvs", "node_ids", "node_keys", "node_views", "nodes", "opaque",
-        "service_kinds",
+        "opaque_named", "service_kinds",
         "service_names", "services", "session_keys", "sessions", "tombstone_keys",
         "tombstone_views", "tombstones",
     )  # fmt: skip
@@ -106,6 +106,8 @@ class Tables:
         self.gateway_services: dict[GatewayKey, GatewayService] = {}
         self.gateway_names: dict[str, dict[GatewayKey, None]] = {}
         self.opaque: dict[int, dict[str, dict[bytes, Any]]] = {}
+        self.opaque_named: dict[int, dict[str, str]] = {}
+        """Keys of opaque rows by another field, where `state.rows` finds them by it too."""
 
     def max_index(self, *names: str) -> int:
         """The highest index of the named tables; 0 if none was ever written."""

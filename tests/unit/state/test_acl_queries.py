@@ -96,6 +96,32 @@ def test_tokens_by_accessor_policy_and_locality() -> None:
         acl.token_by_accessor("x")
 
 
+def test_names_and_accessors_follow_their_rows_also_through_a_snapshot() -> None:
+    world = World()
+    world.policies(ACLPolicy(id=P1, name="One"), ACLPolicy(id=P2, name="two"))
+    world.policies(ACLPolicy(id=P1, name="Uno"))
+    world.tokens(_token(A1, "s"))
+    refused = r.ACLPolicyBatchSetRequest(
+        [ACLPolicy(id=R1, name="new"), ACLPolicy(id=A2, name="TWO")]
+    )
+    result = world.fsm.apply(50, encode_command(MessageType.ACL_POLICY_SET, refused))
+    assert str(result) == 'A policy with name "TWO" already exists'
+    restored = Fsm()
+    restored.restore(world.fsm.snapshot())
+    for acl in (world.acl, restored.store.acl):
+        names = {
+            n: getattr(acl.policy_by_name(n).value, "id", None)
+            for n in ("one", "uno", "TWO", "new")
+        }
+        assert names == {"one": None, "uno": P1, "TWO": P2, "new": None}
+        found = acl.token_by_accessor(A1).value
+        assert found is not None
+        assert found.secret_id == "s"
+    world.apply(MessageType.ACL_POLICY_DELETE, r.ACLPolicyBatchDeleteRequest([P1]))
+    world.policies(ACLPolicy(id=R1, name="UNO"))
+    assert world.acl.policy_by_name("uno").value == world.acl.policy(R1).value
+
+
 def test_expired_tokens_come_in_the_order_of_their_ends() -> None:
     world = World()
     for accessor, secret, moment in ((A1, "a", 30), (A2, "b", 20), (A3, "c", 99)):
