@@ -21,6 +21,7 @@ from acl_matrix import (
     MORE,
     POLICIES,
     READS,
+    RULE_TEXTS,
     SECRETS,
     STATUS_ONLY,
     TOKENS,
@@ -180,6 +181,16 @@ def _unlike(servers: tuple[Server, Server], method: str, path: str, body: Any = 
 def test_reads_show_the_same_to_everyone(servers: tuple[Server, Server]) -> None:
     unlike = [line for path in READS for line in _unlike(servers, "GET", path)]
     unlike += [line for path in STATUS_ONLY for line in _unlike(servers, "GET", path)]
+    assert not unlike, "\n".join(unlike)
+
+
+def test_policies_are_read_alike(servers: tuple[Server, Server]) -> None:
+    unlike = []
+    for number, rules in enumerate(RULE_TEXTS):
+        policy = {"Name": f"rules-{number}", "Rules": rules}
+        ours, theirs = (one.ask("PUT", "acl/policy", "master", policy) for one in servers)
+        if ours != theirs:
+            unlike.append(f"{rules!r}\n  ours   {ours}\n  theirs {theirs}")
     assert not unlike, "\n".join(unlike)
 
 

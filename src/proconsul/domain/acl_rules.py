@@ -131,8 +131,11 @@ def _decoded(root: Items, syntax: Syntax) -> PolicyRules:
     acl = ""
     if syntax is Syntax.CURRENT:
         _text(root, "id", "root.id")
-        if any(_matching(root, "revision")):
-            raise HclError("At -: root.revision: unknown kind to decode into: uint64")
+        nested, values = _matching(root, "revision")
+        if nested or values:
+            first = nested[0].value if nested else values[0]
+            at = first.token.at if isinstance(first, Literal) else first.at
+            raise HclError(f"At {at}: root.revision: unknown kind to decode into: uint64")
         acl = _text(root, "acl", "root.acl")
     for resource in Resource:
         named = _rules(root, resource.key, resource)
@@ -186,13 +189,22 @@ def _rules(root: Items, key: str, resource: Resource) -> tuple[Rule, ...]:
         if isinstance(value, Literal):
             raise HclError(f"At {value.token.at}: unknown slice type: *ast.LiteralType")
         if isinstance(value, Values):
-            if value.values:
-                raise HclError(
-                    f"At {value.at}: {path}[0]: {resource.value[2]} asked for 'key', impossible"
-                )
+            _refuse_list(value, path, resource)
             continue
         rules += [_rule(item, f"{path}[{at}]", resource) for at, item in enumerate(value.items)]
     return tuple(rules)
+
+
+def _refuse_list(value: Values, path: str, resource: Resource) -> None:
+    """Elements have no name, by which a rule must be known."""
+    for number, one in enumerate(value.values):
+        where = f"{path}[{number}]"
+        if isinstance(one, Items):
+            name_field = resource.value[2]
+            raise HclError(f"At {one.at}: {where}: {name_field} asked for 'key', impossible")
+        at = one.token.at if isinstance(one, Literal) else one.at
+        type_ = _GO_NODES[type(one)]
+        raise HclError(f"At {at}: {where}: not an object type for struct (*ast.{type_})")
 
 
 def _rule(item: Item, path: str, resource: Resource) -> Rule:
