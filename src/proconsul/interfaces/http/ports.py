@@ -182,6 +182,8 @@ class HttpApiConfig:
     primary_datacenter: str = ""
     """Where legacy tokens are kept."""
     coordinates_disabled: bool = False
+    dns_domains: tuple[str, ...] = ("consul",)
+    """What DNS answers for: `domain` and `alt_domain`."""
     wan_join_disabled: bool = False
     """WAN federation through mesh gateways is on."""
     use_cache: bool = True

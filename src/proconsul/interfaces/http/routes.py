@@ -146,6 +146,7 @@ def routes() -> dict[str, Route]:
         ("/v1/internal/ui/nodes", GET, ui.nodes),
         ("/v1/internal/ui/node/", GET, ui.node),
         ("/v1/internal/ui/services", GET, ui.services),
+        ("/v1/internal/ui/gateway-services-nodes/", GET, ui.gateway_services),
         ("/v1/health/node/", GET, health.node),
         ("/v1/health/checks/", GET, health.checks),
         ("/v1/health/state/", GET, health.state),

@@ -6,6 +6,7 @@ They are answered by any server while there is no leader.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,7 +18,13 @@ from proconsul.domain.catalog import (
     IndexedNodeDump,
 )
 from proconsul.domain.errors import is_no_leader
-from proconsul.domain.options import DCSpecificRequest, NodeSpecificRequest, ServiceDumpRequest
+from proconsul.domain.gateways import GatewayService, IndexedServiceDump
+from proconsul.domain.options import (
+    DCSpecificRequest,
+    NodeSpecificRequest,
+    ServiceDumpRequest,
+    ServiceSpecificRequest,
+)
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http import views
 from proconsul.interfaces.http.api import HttpApi
@@ -56,8 +63,40 @@ async def services(api: HttpApi, ask: Ask) -> Response:
     by_name: dict[str, list[CheckServiceNode]] = {}
     for one in out.nodes or ():
         by_name.setdefault(one.service.service, []).append(one)
-    rows = [_summary(name, by_name[name]) for name in sorted(by_name)]
+    rows = [_summary(name, by_name[name], ()) for name in sorted(by_name)]
     return api.json(ask, rows, api.meta(out))
+
+
+async def gateway_services(api: HttpApi, ask: Ask) -> Response:
+    """GET /v1/internal/ui/gateway-services-nodes/:gateway, with where ingress gateways offer them."""
+    options = query_options(ask, api.config)
+    if not ask.rest:
+        raise bad_request("Missing gateway name")
+    request = ServiceSpecificRequest(service_name=ask.rest, **options)
+    out: IndexedServiceDump = await _asked(api, "Internal.GatewayServiceDump", request)
+    by_name: dict[str, list[CheckServiceNode]] = {}
+    addresses: dict[str, dict[str, None]] = {}
+    for row in out.dump or ():
+        if (behind := row.gateway_service) is not None:
+            name = behind.service.name
+            by_name.setdefault(name, [])
+            known = addresses.setdefault(name, {})
+            known.update(dict.fromkeys(_addresses(api, behind, request.datacenter)))
+        if row.service is not None and row.node is not None:
+            one = CheckServiceNode(node=row.node, service=row.service, checks=row.checks)
+            by_name.setdefault(row.service.service, []).append(one)
+    rows = [_summary(name, by_name[name], addresses.get(name, ())) for name in sorted(by_name)]
+    return api.json(ask, rows, api.meta(out))
+
+
+def _addresses(api: HttpApi, behind: GatewayService, datacenter: str) -> list[str]:
+    """Host and port at which an ingress gateway offers a service."""
+    if not behind.port:
+        return []
+    hosts = behind.hosts or [
+        f"{behind.service.name}.ingress.{datacenter}.{domain}" for domain in api.config.dns_domains
+    ]
+    return [f"{host.rstrip('.')}:{behind.port}" for host in hosts]
 
 
 async def _asked(api: HttpApi, method: str, request: Any) -> Any:
@@ -69,8 +108,10 @@ async def _asked(api: HttpApi, method: str, request: Any) -> Any:
         return await api.agent.rpc(method, replace(request, allow_stale=True))
 
 
-def _summary(name: str, instances: list[CheckServiceNode]) -> dict[str, Any]:
-    kind = instances[-1].service.kind
+def _summary(
+    name: str, instances: list[CheckServiceNode], addresses: Iterable[str]
+) -> dict[str, Any]:
+    kind = instances[-1].service.kind if instances else ""
     proxied = {
         one.service.proxy.destination_service_name: None
         for one in instances
@@ -87,7 +128,7 @@ def _summary(name: str, instances: list[CheckServiceNode]) -> dict[str, Any]:
     view |= {
         "Name": name,
         "Tags": sorted(tags) or None,
-        "Nodes": sorted(one.node.node for one in instances),
+        "Nodes": sorted(one.node.node for one in instances) or None,
         "InstanceCount": len(instances),
     }
     if proxied:
@@ -97,5 +138,5 @@ def _summary(name: str, instances: list[CheckServiceNode]) -> dict[str, Any]:
         "ChecksWarning": states["warning"],
         "ChecksCritical": states["critical"],
         "ExternalSources": list(sources) or None,
-        "GatewayConfig": {},
+        "GatewayConfig": {"Addresses": found} if (found := list(addresses)) else {},
     }
