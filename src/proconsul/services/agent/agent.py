@@ -29,6 +29,7 @@ from proconsul.services.agent.access import Access
 from proconsul.services.agent.alias_checks import AliasChecks
 from proconsul.services.agent.anti_entropy import AntiEntropy, NodeIdentity
 from proconsul.services.agent.cache import Cache
+from proconsul.services.agent.call_limit import CallLimit
 from proconsul.services.agent.central_config import CentralConfig
 from proconsul.services.agent.check_probes import Probes
 from proconsul.services.agent.checks import CheckRunner
@@ -103,6 +104,12 @@ class Agent:
         self._runner = CheckRunner(self._check_result, self._scope, self._rng, probes, aliases)
         self.registrations = Registrations(settings, self.local, self._runner, self._clock)
         self.core = make_core(self._member_event)
+        core = self.core
+        self.limit = (
+            CallLimit(metrics, settings.rpc_rate, settings.rpc_burst)
+            if isinstance(core, Server)
+            else core.limit
+        )
         self.access = Access(identity.node_name, self.core.acl, self.tokens, self.local)
         self.central = CentralConfig(
             identity.datacenter,
@@ -137,7 +144,7 @@ class Agent:
         leaves = LeafManager(
             identity.datacenter, self.core, self.cache, self._scope, self._rng, self._clock.wall
         )
-        self.connect = AgentConnect(identity, self.core, leaves, self.authorizer)
+        self.connect = AgentConnect(identity, self.cache, leaves, self.authorizer)
 
     def reconfigure(self, settings: AgentSettings) -> None:
         """Take over what a reload may change of these."""
@@ -241,7 +248,12 @@ class Agent:
     def try_rpc(self, method: str, request: Any) -> Any | None:
         """See `AgentPort.try_rpc`."""
         core = self.core
-        return core.try_call(method, request) if isinstance(core, Server) else None
+        if not isinstance(core, Server):
+            return None
+        out = core.try_call(method, request)
+        if out is not None:  # else `rpc` comes, and counts it
+            self.limit.admit()
+        return out
 
     def state_version(self) -> int | None:
         """See `interfaces.dns.settings.DnsAgent.state_version`."""
@@ -250,6 +262,8 @@ class Agent:
 
     async def rpc(self, method: str, request: Any) -> Any:
         """See `AgentPort.rpc`."""
+        if isinstance(self.core, Server):  # a client counts its attempts
+            self.limit.admit()
         return await self.core.call(method, request)
 
     async def snapshot(
@@ -367,13 +381,15 @@ class Agent:
         token: str,
     ) -> None:
         """See `AgentPort.add_service`."""
-        await self.access.vet_service(token, definition.service)
-        await self.central.fetch(definition.service, token or definition.token)
-        self.registrations.add_service(
-            msgspec.structs.replace(definition, token=token or definition.token),
-            persist=persist,
-            replace_existing_checks=replace_existing_checks,
-        )
+        token = token or definition.token
+        every = self.registrations.with_sidecar(msgspec.structs.replace(definition, token=token))
+        for one in every:
+            await self.access.vet_service(one.token, one.service)
+        for one in every:
+            await self.central.fetch(one.service, one.token)
+            self.registrations.add_service(
+                one, persist=persist, replace_existing_checks=replace_existing_checks
+            )
 
     async def remove_service(self, service_id: str, token: str) -> None:
         """See `AgentPort.remove_service`."""

@@ -33,6 +33,7 @@ from proconsul.rpc.snapshot_stream import Answer
 from proconsul.rpc.snapshot_stream import call as snapshot_call
 from proconsul.rpc.token_resolver import TokenResolver
 from proconsul.rpc.token_rows import Environment, NothingKnown
+from proconsul.services.agent.call_limit import CallLimit
 from proconsul.services.agent.config import ClientConfig
 from proconsul.services.server.pools import make_pool
 from proconsul.services.server.reconcile import server_of
@@ -81,8 +82,7 @@ class Client:
         )
         self.wan: GossipPool | None = None
         self._scope = TaskScope("client")
-        self._rate, self._burst = config.rpc_rate, config.rpc_burst
-        self._tokens, self._tokens_at = float(config.rpc_burst), 0.0
+        self.limit = CallLimit(metrics, config.rpc_rate, config.rpc_burst)
         self._servers_changed = asyncio.Event()
         self.acl = TokenResolver(
             config.acl,
@@ -147,7 +147,7 @@ class Client:
     async def call(self, method: str, request: Any) -> Any:
         """See `rpc.caller.RpcCaller.call`. Tries other servers for as long as `rpc_hold_timeout`."""
         self.metrics.incr("consul.client.rpc", 1)
-        self._admit()
+        self.limit.admit()
         signature = METHODS[method]
         body = encode(request)
         loop = asyncio.get_running_loop()
@@ -182,7 +182,7 @@ class Client:
         self, request: SnapshotRequest, body: AsyncIterator[bytes]
     ) -> tuple[SnapshotResponse, Answer]:
         """See `rpc.snapshot_stream.SnapshotCaller`. Tries servers until one can be dialled."""
-        self._admit()
+        self.limit.admit()
         failure: ProconsulError = errors.NoServersError()
         for server in self.router.servers(self.config.identity.datacenter):
             deadline = asyncio.get_running_loop().time() + DIAL_S
@@ -211,25 +211,6 @@ class Client:
                 await self._servers_changed.wait()
         except TimeoutError:
             return
-
-    def limit_calls(self, per_second: float, burst: int) -> None:
-        """`limits.rpc_rate` and `rpc_max_burst` from now on."""
-        if (per_second, burst) != (self._rate, self._burst):
-            self._rate, self._burst = per_second, burst
-            self._tokens = float(burst)
-
-    def _admit(self) -> None:
-        """`limits.rpc_rate`: a client agent must not overrun its servers."""
-        rate = self._rate
-        if rate < 0:
-            return
-        now = asyncio.get_running_loop().time()
-        filled = self._tokens + (now - self._tokens_at) * rate
-        self._tokens, self._tokens_at = min(float(self._burst), filled), now
-        if self._tokens < 1:
-            self.metrics.incr("consul.client.rpc.exceeded", 1)
-            raise errors.RateExceededError
-        self._tokens -= 1
 
     def stats(self) -> dict[str, dict[str, str]]:
         """For `consul info`."""
