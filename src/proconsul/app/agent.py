@@ -414,7 +414,7 @@ def http_config(config: AgentConfig, default_token: Callable[[], str]) -> HttpAp
         acls_enabled=config.acl.enabled,
         primary_datacenter=config.primary_datacenter,
         coordinates_disabled=config.disable_coordinates,
-        dns_domains=tuple(name for name in (config.domain, config.dns.alt_domain) if name),
+        dns_domains=tuple(name for name in (config.dns.domain, config.dns.alt_domain) if name),
         wan_join_disabled=config.federates_through_gateways,
         use_cache=config.http.use_cache,
     )
