@@ -362,8 +362,7 @@ class _Process:
             self._http.limits = http_limits(new)
         if isinstance(core, Server):
             core.limit_connections(new.limits.rpc_max_conns_per_client)
-        else:
-            core.limit_calls(new.limits.rpc_rate, new.limits.rpc_max_burst)
+        self._agent.limit.change(new.limits.rpc_rate, new.limits.rpc_max_burst)
         if self._dns is not None:
             await self._dns.reload(new)
         self._agent.reconfigure(build.agent_settings(new))

@@ -179,11 +179,11 @@ def test_what_a_reload_changes_reaches_catalog_and_limits() -> None:
             await until(lambda: _meta(server, "c1") == {"rack": "2"})
             assert (await second.self_info(""))["Meta"] == {"rack": "2"}
             assert second.local.discard_output
-            plain.limit_calls(0.0, 0)
+            plain.limit.change(0.0, 0)
             request = DCSpecificRequest(datacenter="dc1")
             with pytest.raises(RateExceededError):
                 await plain.call("Status.Leader", request)
-            plain.limit_calls(-1.0, 1)
+            plain.limit.change(-1.0, 1)
             assert await plain.call("Status.Leader", request)
 
     _run(test)

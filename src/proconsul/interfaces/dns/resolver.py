@@ -18,7 +18,6 @@ from proconsul.interfaces.dns.asked import (
     ServiceLookup,
     lookup_of,
 )
-from proconsul.interfaces.dns.complaints import Complaints
 from proconsul.interfaces.dns.instances import (
     Instance,
     Shape,
@@ -85,14 +84,9 @@ class Resolver:
     """Answers by one set of settings. `unix_s()` dates the zone."""
 
     def __init__(
-        self,
-        settings: DnsSettings,
-        recursion: Recursion,
-        rng: Rng,
-        unix_s: Callable[[], float],
-        complaints: Complaints,
+        self, settings: DnsSettings, recursion: Recursion, rng: Rng, unix_s: Callable[[], float]
     ) -> None:
-        self.settings, self._complaints = settings, complaints
+        self.settings = settings
         self._recursion, self._rng, self._unix_s = recursion, rng, unix_s
         self._prepared: dict[Hashable, Prepared] = {}
 
@@ -305,7 +299,7 @@ class Resolver:
         if not self.is_ours(dns.lower(alias)):
             return await self._recursion.addresses(alias, now=ask.lookups.now)
         if ask.level < 1:
-            self._complaints.error(
+            log.error(
                 "Infinite recursion detected for name, won't perform any CNAME resolution: name=%s",
                 dns.text_of(alias),
             )
@@ -354,22 +348,20 @@ class Resolver:
         try:
             out = await ask.lookups.service(ServiceLookup("consul", settings.datacenter))
         except (ProconsulError, TimeoutError) as error:
-            self._complaints.warning("Unable to get list of servers: error=%s", error)
+            log.warning("Unable to get list of servers: error=%s", error)
             return [], []
         rows = [
             r for r in out.nodes or () if places.is_healthy(r, only_passing=settings.only_passing)
         ]
         if not rows:
-            self._complaints.warning("no servers found")
+            log.warning("no servers found")
         reply.is_repeatable = len(rows) == 1
         self._rng.shuffle(rows)
         records: list[Record] = []
         glue: list[Record] = []
         for row in rows:
             if _INVALID_NAME.search(row.node.node):
-                self._complaints.warning(
-                    "Skipping invalid node for NS records: node=%s", row.node.node
-                )
+                log.warning("Skipping invalid node for NS records: node=%s", row.node.node)
                 continue
             text = f"{row.node.node}.node.{row.node.datacenter}.{settings.domain_text}"
             name = dns.name_of(text.lower())
@@ -404,7 +396,7 @@ class Resolver:
         return Record(domain, dns.SOA, settings.soa_min_ttl, (*names, times))
 
     def _failed(self, reply: Reply, error: Exception) -> None:
-        self._complaints.error("rpc error: error=%s", error)
+        log.error("rpc error: error=%s", error)
         self._nothing(reply, rcode_of(error))
         reply.is_repeatable = False
 

@@ -144,7 +144,7 @@ class Agent:
         leaves = LeafManager(
             identity.datacenter, self.core, self.cache, self._scope, self._rng, self._clock.wall
         )
-        self.connect = AgentConnect(identity, self.cache, leaves, self.authorizer)
+        self.connect = AgentConnect(identity, self.core, leaves, self.authorizer)
 
     def reconfigure(self, settings: AgentSettings) -> None:
         """Take over what a reload may change of these."""
@@ -381,15 +381,13 @@ class Agent:
         token: str,
     ) -> None:
         """See `AgentPort.add_service`."""
-        token = token or definition.token
-        every = self.registrations.with_sidecar(msgspec.structs.replace(definition, token=token))
-        for one in every:
-            await self.access.vet_service(one.token, one.service)
-        for one in every:
-            await self.central.fetch(one.service, one.token)
-            self.registrations.add_service(
-                one, persist=persist, replace_existing_checks=replace_existing_checks
-            )
+        await self.access.vet_service(token, definition.service)
+        await self.central.fetch(definition.service, token or definition.token)
+        self.registrations.add_service(
+            msgspec.structs.replace(definition, token=token or definition.token),
+            persist=persist,
+            replace_existing_checks=replace_existing_checks,
+        )
 
     async def remove_service(self, service_id: str, token: str) -> None:
         """See `AgentPort.remove_service`."""

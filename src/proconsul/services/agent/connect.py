@@ -13,8 +13,7 @@ from proconsul.domain import mesh_requests as mr
 from proconsul.domain import spiffe
 from proconsul.domain.acl import Authorizer
 from proconsul.domain.errors import PermissionDeniedError
-from proconsul.services.agent.cache import Cache, CacheMeta
-from proconsul.services.agent.cache_types import INTENTION_MATCH
+from proconsul.rpc.caller import RpcCaller
 from proconsul.services.agent.leaf import CachedLeaf, LeafManager, LeafRequest
 from proconsul.services.server.config import Identity
 from proconsul.util.errors import ProconsulError
@@ -30,11 +29,11 @@ class AgentConnect:
     def __init__(
         self,
         identity: Identity,
-        cache: Cache,
+        caller: RpcCaller,
         leaves: LeafManager,
         authorizer: Callable[[str], Awaitable[Authorizer]],
     ) -> None:
-        self._identity, self._cache = identity, cache
+        self._identity, self._caller = identity, caller
         self.leaves, self._authorizer = leaves, authorizer
 
     async def leaf(
@@ -44,10 +43,8 @@ class AgentConnect:
         request = LeafRequest(datacenter, service=service, token=token)
         return await self.leaves.get(request, min_index, wait_s)
 
-    async def authorize(
-        self, target: str, client_uri: str, token: str
-    ) -> tuple[bool, str, CacheMeta]:
-        """(allowed, why, how fresh that is). Raises `AuthorizeRequestError`, `PermissionDeniedError`, and what the
+    async def authorize(self, target: str, client_uri: str, token: str) -> tuple[bool, str]:
+        """(allowed, why). Raises `AuthorizeRequestError`, `PermissionDeniedError`, and what the
         servers say.
         """
         if not target:
@@ -60,16 +57,15 @@ class AgentConnect:
             raise AuthorizeRequestError("ClientCertURI not a valid Service identifier")
         if not (await self._authorizer(token)).service_write(target):
             raise PermissionDeniedError
-        intentions, meta = await self._intentions(target, token)
-        for one in intentions:
-            if _concerns(one, client):
-                return one.action == ixn.ALLOW, f"Matched intention: {_described(one)}", meta
+        for intention in await self._intentions(target, token):
+            if _concerns(intention, client):
+                return intention.action == ixn.ALLOW, f"Matched intention: {_described(intention)}"
         if not self._identity.acls_enabled:
-            return True, "ACLs disabled, access is allowed by default", meta
+            return True, "ACLs disabled, access is allowed by default"
         allowed = (await self._authorizer("")).intention_default_allow()
-        return allowed, "Default behavior configured by ACLs", meta
+        return allowed, "Default behavior configured by ACLs"
 
-    async def _intentions(self, target: str, token: str) -> tuple[list[ixn.Intention], CacheMeta]:
+    async def _intentions(self, target: str, token: str) -> list[ixn.Intention]:
         """What concerns connections to `target`, the deciding one first."""
         entries = [mr.IntentionMatchEntry(namespace=spiffe.DEFAULT_NAMESPACE, name=target)]
         request = mr.IntentionQueryRequest(
@@ -77,12 +73,11 @@ class AgentConnect:
             match=mr.IntentionQueryMatch(type=ixn.MATCH_DESTINATION, entries=entries),
             token=token,
         )
-        found: ixn.IndexedIntentionMatches
-        found, meta = await self._cache.get(INTENTION_MATCH, request)
+        found: ixn.IndexedIntentionMatches = await self._caller.call("Intention.Match", request)
         matches = found.matches or []
         if len(matches) != 1:
             raise ProconsulError("Internal error loading matches")
-        return matches[0] or [], meta
+        return matches[0] or []
 
 
 def _concerns(intention: ixn.Intention, client: spiffe.ServiceId) -> bool:
