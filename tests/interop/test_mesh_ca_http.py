@@ -98,8 +98,8 @@ def test_authorize(pair: Pair) -> None:
         answers = []
         for agent in pair:
             body = {"Target": "db", "ClientCertURI": _uri(agent, source)}
-            status, _, content = agent.ask("POST", AUTHORIZE, body)
-            answers.append((status, _normal(content.decode())))
+            status, headers, content = agent.ask("POST", AUTHORIZE, body)
+            answers.append((status, headers["X-Cache"], _normal(content.decode())))
             assert json.loads(content)["Authorized"] is allowed
         assert answers[0] == answers[1]
 

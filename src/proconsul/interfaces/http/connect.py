@@ -70,12 +70,14 @@ async def authorize(api: HttpApi, ask: Ask) -> Response:
     """POST /v1/agent/connect/authorize: may this certificate's owner connect to `Target`?"""
     question = _decoded(ask, ConnectAuthorizeRequest)
     try:
-        allowed, reason = await api.agent.connect.authorize(
+        allowed, reason, meta = await api.agent.connect.authorize(
             question.target, question.client_cert_uri, api.token(ask)
         )
     except AuthorizeRequestError as error:
         raise bad_request(f"Bad request: {error}") from error
-    return api.json(ask, {"Authorized": allowed, "Reason": reason}, _cached(hit=False, age_s=0))
+    return api.json(
+        ask, {"Authorized": allowed, "Reason": reason}, _cached(hit=meta.hit, age_s=meta.age_s)
+    )
 
 
 async def configuration(api: HttpApi, ask: Ask) -> Response:

@@ -144,7 +144,7 @@ class Agent:
         leaves = LeafManager(
             identity.datacenter, self.core, self.cache, self._scope, self._rng, self._clock.wall
         )
-        self.connect = AgentConnect(identity, self.core, leaves, self.authorizer)
+        self.connect = AgentConnect(identity, self.cache, leaves, self.authorizer)
 
     def reconfigure(self, settings: AgentSettings) -> None:
         """Take over what a reload may change of these."""

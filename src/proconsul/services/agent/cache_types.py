@@ -6,6 +6,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 _DAYS_S = 72 * 3600.0
 
 
@@ -38,6 +40,8 @@ def _hashable(value: Any) -> Hashable:
         return tuple(sorted(value.items()))
     if isinstance(value, list):
         return tuple(sorted(value))
+    if isinstance(value, msgspec.Struct):
+        return msgspec.msgpack.encode(value)
     return value  # type: ignore[no-any-return]
 
 
@@ -75,3 +79,4 @@ PREPARED_QUERY = CacheType(
     refresh=False,
     blocking=False,
 )
+INTENTION_MATCH = CacheType("intention-match", "Intention.Match", ("match",), allow_stale=False)

@@ -13,7 +13,8 @@ from proconsul.domain import mesh_requests as mr
 from proconsul.domain import spiffe
 from proconsul.domain.acl import Authorizer
 from proconsul.domain.errors import PermissionDeniedError
-from proconsul.rpc.caller import RpcCaller
+from proconsul.services.agent.cache import Cache, CacheMeta
+from proconsul.services.agent.cache_types import INTENTION_MATCH
 from proconsul.services.agent.leaf import CachedLeaf, LeafManager, LeafRequest
 from proconsul.services.server.config import Identity
 from proconsul.util.errors import ProconsulError
@@ -29,11 +30,11 @@ class AgentConnect:
     def __init__(
         self,
         identity: Identity,
-        caller: RpcCaller,
+        cache: Cache,
         leaves: LeafManager,
         authorizer: Callable[[str], Awaitable[Authorizer]],
     ) -> None:
-        self._identity, self._caller = identity, caller
+        self._identity, self._cache = identity, cache
         self.leaves, self._authorizer = leaves, authorizer
 
     async def leaf(
@@ -43,9 +44,12 @@ class AgentConnect:
         request = LeafRequest(datacenter, service=service, token=token)
         return await self.leaves.get(request, min_index, wait_s)
 
-    async def authorize(self, target: str, client_uri: str, token: str) -> tuple[bool, str]:
-        """(allowed, why). Raises `AuthorizeRequestError`, `PermissionDeniedError`, and what the
-        servers say.
+    async def authorize(
+        self, target: str, client_uri: str, token: str
+    ) -> tuple[bool, str, CacheMeta]:
+        """(allowed, why, how fresh that is).
+
+        Raises `AuthorizeRequestError`, `PermissionDeniedError`, and what the servers say.
         """
         if not target:
             raise AuthorizeRequestError("Target service must be specified")
@@ -57,15 +61,16 @@ class AgentConnect:
             raise AuthorizeRequestError("ClientCertURI not a valid Service identifier")
         if not (await self._authorizer(token)).service_write(target):
             raise PermissionDeniedError
-        for intention in await self._intentions(target, token):
-            if _concerns(intention, client):
-                return intention.action == ixn.ALLOW, f"Matched intention: {_described(intention)}"
+        intentions, meta = await self._intentions(target, token)
+        for one in intentions:
+            if _concerns(one, client):
+                return one.action == ixn.ALLOW, f"Matched intention: {_described(one)}", meta
         if not self._identity.acls_enabled:
-            return True, "ACLs disabled, access is allowed by default"
+            return True, "ACLs disabled, access is allowed by default", meta
         allowed = (await self._authorizer("")).intention_default_allow()
-        return allowed, "Default behavior configured by ACLs"
+        return allowed, "Default behavior configured by ACLs", meta
 
-    async def _intentions(self, target: str, token: str) -> list[ixn.Intention]:
+    async def _intentions(self, target: str, token: str) -> tuple[list[ixn.Intention], CacheMeta]:
         """What concerns connections to `target`, the deciding one first."""
         entries = [mr.IntentionMatchEntry(namespace=spiffe.DEFAULT_NAMESPACE, name=target)]
         request = mr.IntentionQueryRequest(
@@ -73,11 +78,12 @@ class AgentConnect:
             match=mr.IntentionQueryMatch(type=ixn.MATCH_DESTINATION, entries=entries),
             token=token,
         )
-        found: ixn.IndexedIntentionMatches = await self._caller.call("Intention.Match", request)
+        found: ixn.IndexedIntentionMatches
+        found, meta = await self._cache.get(INTENTION_MATCH, request)
         matches = found.matches or []
         if len(matches) != 1:
             raise ProconsulError("Internal error loading matches")
-        return matches[0] or []
+        return matches[0] or [], meta
 
 
 def _concerns(intention: ixn.Intention, client: spiffe.ServiceId) -> bool:
