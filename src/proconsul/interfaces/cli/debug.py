@@ -26,6 +26,7 @@ INTERVAL_S, DURATION_S = 30.0, 120.0
 INTERVAL_S_MIN, DURATION_S_MIN = 5.0, 10.0
 GRACE_S = 2.0
 """So that the last interval is captured whole."""
+ANSWER_S = 10.0
 TARGETS = ("metrics", "logs", "pprof", "host", "agent", "cluster")
 ARCHIVE = ".tar.gz"
 _NS = 1_000_000_000
@@ -153,17 +154,25 @@ class _Capture:
         works: list[Callable[[], None]] = []
         if "metrics" in self._targets:
             works.append(lambda: self._fetch("/v1/agent/metrics", directory / "metrics.json"))
-        if "logs" in self._targets:
-            works.append(lambda: self._logs(directory / "consul.log"))
         if "pprof" in self._targets:
             seconds = str(max(int(self._interval_s), 1))
             for name, file in (("heap", "heap.prof"), ("goroutine", "goroutine.prof")):
                 works.append(self._profile(name, directory / file, {}))
             works.append(self._profile("profile", directory / "profile.prof", {"seconds": seconds}))
             works.append(self._profile("trace", directory / "trace.out", {"seconds": seconds}))
-        for work in works:
-            threading.Thread(target=self._guarded, args=(work,), daemon=True).start()
+        if "logs" in self._targets:  # a quiet log is not waited for
+            logs = directory / "consul.log"
+            threading.Thread(
+                target=self._guarded, args=(lambda: self._logs(logs),), daemon=True
+            ).start()
+        threads = [
+            threading.Thread(target=self._guarded, args=(work,), daemon=True) for work in works
+        ]
+        for thread in threads:
+            thread.start()
         time.sleep(min(self._interval_s, left_s))
+        for thread in threads:
+            thread.join(ANSWER_S)
         return bool(self._interval_s < left_s)
 
     @staticmethod
