@@ -88,6 +88,8 @@ REQUESTS: tuple[tuple[str, str, Any], ...] = (
             "internal/ui/node/none", "internal/ui/services", "internal/ui/nodes",
             "internal/ui/services?filter=Service.Service==db", "catalog/connect/db",
             "catalog/connect/", "health/connect/db?near=n0", "health/connect/db?passing",
+            "internal/ui/gateway-services-nodes/ig", "internal/ui/gateway-services-nodes/tg",
+            "internal/ui/gateway-services-nodes/", "catalog/gateway-services/ig",
             "health/connect/", "health/ingress/db", "health/ingress/", "coordinate/node/n1",
         )
     ),
@@ -115,6 +117,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[AgentProces
 
 
 def _fill(agent: AgentProcess) -> None:
+    agent.put("/v1/config", {"Kind": "service-defaults", "Name": "db", "Protocol": "http"})
+    listeners = [
+        {"Port": 8080, "Protocol": "http", "Services": [{"Name": "db"}]},
+        {"Port": 9000, "Protocol": "tcp", "Services": [{"Name": "tc"}]},
+    ]
+    agent.put("/v1/config", {"Kind": "ingress-gateway", "Name": "ig", "Listeners": listeners})
+    behind = [{"Name": "db", "CAFile": "/a"}, {"Name": "none"}]
+    agent.put("/v1/config", {"Kind": "terminating-gateway", "Name": "tg", "Services": behind})
     own = {"Vec": [0.0] * 8, "Error": 1.5, "Adjustment": 0, "Height": 1e-5}
     agent.put("/v1/coordinate/update", {"Node": "vm", "Coord": own})
     for number, (status, seconds) in enumerate(

@@ -278,6 +278,7 @@ def agent_settings(config: AgentConfig) -> AgentSettings:
         node_meta={"consul-network-segment": "", **config.node_meta},
         data_dir=_data_dir(config),
         grpc_port=config.ports.grpc,
+        sidecar_ports=(config.ports.sidecar_min_port, config.ports.sidecar_max_port),
         anti_entropy_s=config.ae_interval_s,
         check_update_interval_s=checks.update_interval_s,
         check_output_max=checks.output_max_size,
@@ -293,9 +294,9 @@ def agent_settings(config: AgentConfig) -> AgentSettings:
         coordinates=not config.disable_coordinates,
         remote_exec=not config.disable_remote_exec,
         central_service_config=config.central_service_config,
-        cache=CacheOptions(config.cache.entry_fetch_rate, config.cache.entry_fetch_max_burst),
         rpc_rate=config.limits.rpc_rate,
         rpc_burst=config.limits.rpc_max_burst,
+        cache=CacheOptions(config.cache.entry_fetch_rate, config.cache.entry_fetch_max_burst),
     )
 
 

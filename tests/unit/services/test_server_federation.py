@@ -54,7 +54,7 @@ def test_the_leaders_federation_loops_see_their_server() -> None:
 
             waiting = loop.create_task(port.wait_for_change(port.local_gateways, 10.0))
             await asyncio.sleep(0)
-            gateway = c.NodeService(service="gw", kind=c.MESH_GATEWAY, port=8443)
+            gateway = c.NodeService(id="gw", service="gw", kind=c.MESH_GATEWAY, port=8443)
             request = c.RegisterRequest(node="n", address="10.0.0.1", service=gateway)
             await server.apply(MessageType.REGISTER, request)
             await waiting

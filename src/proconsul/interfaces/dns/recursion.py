@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from proconsul.interfaces.dns.complaints import Complaints
 from proconsul.interfaces.dns.lookups import MustWait
 from proconsul.interfaces.dns.settings import DnsSettings, Exchange
 from proconsul.util.address import host_port
@@ -18,8 +19,11 @@ log = logging.getLogger("proconsul.dns")
 class Recursion:
     """Asks the recursors in order, each for as long as `recursor_timeout`."""
 
-    def __init__(self, settings: DnsSettings, exchange: Exchange, rng: Rng) -> None:
+    def __init__(
+        self, settings: DnsSettings, exchange: Exchange, rng: Rng, complaints: Complaints
+    ) -> None:
         self._settings, self._exchange, self._rng = settings, exchange, rng
+        self._complaints = complaints
 
     @property
     def is_available(self) -> bool:
@@ -40,7 +44,7 @@ class Recursion:
                 log.debug("recurse succeeded for question: recursor=%s", host_port(recursor))
                 return request[:2] + answer[2:]
             log.debug("recurse failed: recursor=%s rcode=%d", host_port(recursor), rcode)
-        log.error("all resolvers failed for question from client")
+        self._complaints.error("all resolvers failed for question from client")
         return None
 
     async def addresses(self, name: Name, *, now: bool) -> list[Record]:
@@ -55,7 +59,7 @@ class Recursion:
             answer = await self._asked(request, question, recursor, tcp=False)
             if answer is not None:
                 return dns.decode(answer).answer
-        log.error("all resolvers failed for name: name=%s", dns.text_of(name))
+        self._complaints.error("all resolvers failed for name: name=%s", dns.text_of(name))
         return []
 
     async def _asked(
@@ -67,12 +71,16 @@ class Recursion:
             answer = await self._exchange(own_id + request[2:], recursor, tcp, timeout)
             told = dns.decode(answer)
         except (OSError, TimeoutError, WireError) as error:
-            log.error("recurse failed: recursor=%s error=%s", host_port(recursor), error)
+            self._complaints.error(
+                "recurse failed: recursor=%s error=%s", host_port(recursor), error
+            )
             return None
         asked = dns.lower(question.name), question.qtype, question.qclass
         if told.question is not None:
             name, qtype, qclass = told.question
             if (dns.lower(name), qtype, qclass) != asked:
-                log.error("recurse failed: recursor=%s error=other question", host_port(recursor))
+                self._complaints.error(
+                    "recurse failed: recursor=%s error=other question", host_port(recursor)
+                )
                 return None
         return answer

@@ -18,6 +18,7 @@ from proconsul.interfaces.dns.asked import (
     ServiceLookup,
     lookup_of,
 )
+from proconsul.interfaces.dns.complaints import Complaints
 from proconsul.interfaces.dns.instances import (
     Instance,
     Shape,
@@ -84,9 +85,14 @@ class Resolver:
     """Answers by one set of settings. `unix_s()` dates the zone."""
 
     def __init__(
-        self, settings: DnsSettings, recursion: Recursion, rng: Rng, unix_s: Callable[[], float]
+        self,
+        settings: DnsSettings,
+        recursion: Recursion,
+        rng: Rng,
+        unix_s: Callable[[], float],
+        complaints: Complaints,
     ) -> None:
-        self.settings = settings
+        self.settings, self._complaints = settings, complaints
         self._recursion, self._rng, self._unix_s = recursion, rng, unix_s
         self._prepared: dict[Hashable, Prepared] = {}
 
@@ -299,7 +305,7 @@ class Resolver:
         if not self.is_ours(dns.lower(alias)):
             return await self._recursion.addresses(alias, now=ask.lookups.now)
         if ask.level < 1:
-            log.error(
+            self._complaints.error(
                 "Infinite recursion detected for name, won't perform any CNAME resolution: name=%s",
                 dns.text_of(alias),
             )
@@ -348,20 +354,22 @@ class Resolver:
         try:
             out = await ask.lookups.service(ServiceLookup("consul", settings.datacenter))
         except (ProconsulError, TimeoutError) as error:
-            log.warning("Unable to get list of servers: error=%s", error)
+            self._complaints.warning("Unable to get list of servers: error=%s", error)
             return [], []
         rows = [
             r for r in out.nodes or () if places.is_healthy(r, only_passing=settings.only_passing)
         ]
         if not rows:
-            log.warning("no servers found")
+            self._complaints.warning("no servers found")
         reply.is_repeatable = len(rows) == 1
         self._rng.shuffle(rows)
         records: list[Record] = []
         glue: list[Record] = []
         for row in rows:
             if _INVALID_NAME.search(row.node.node):
-                log.warning("Skipping invalid node for NS records: node=%s", row.node.node)
+                self._complaints.warning(
+                    "Skipping invalid node for NS records: node=%s", row.node.node
+                )
                 continue
             text = f"{row.node.node}.node.{row.node.datacenter}.{settings.domain_text}"
             name = dns.name_of(text.lower())
@@ -396,7 +404,7 @@ class Resolver:
         return Record(domain, dns.SOA, settings.soa_min_ttl, (*names, times))
 
     def _failed(self, reply: Reply, error: Exception) -> None:
-        log.error("rpc error: error=%s", error)
+        self._complaints.error("rpc error: error=%s", error)
         self._nothing(reply, rcode_of(error))
         reply.is_repeatable = False
 

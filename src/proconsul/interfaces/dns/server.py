@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from proconsul.interfaces.dns.complaints import Complaints
 from proconsul.interfaces.dns.kept import KeptAnswers
 from proconsul.interfaces.dns.lookups import Lookups, MustWait
 from proconsul.interfaces.dns.recursion import Recursion
@@ -44,13 +45,16 @@ class DnsServer:
     ) -> None:
         self._agent, self._exchange, self._token = agent, exchange, token
         self._rng, self._clock, self._unix_s = rng, clock, unix_s
+        self._complaints = Complaints(clock)
         self.reconfigure(settings)
 
     def reconfigure(self, settings: DnsSettings) -> None:
         """Answer by other settings from now on."""
         self._settings = settings
-        self._recursion = Recursion(settings, self._exchange, self._rng)
-        self._resolver = Resolver(settings, self._recursion, self._rng, self._unix_s)
+        self._recursion = Recursion(settings, self._exchange, self._rng, self._complaints)
+        self._resolver = Resolver(
+            settings, self._recursion, self._rng, self._unix_s, self._complaints
+        )
         self._labels = (("node", settings.node_name),)
         self._kept = KeptAnswers(self._agent, settings, self._token, self._rng, self._clock)
 
@@ -158,7 +162,7 @@ class DnsServer:
         try:
             return dns.encode(message.id, flags, reply.question, sections, compress=reply.compress)
         except WireError as error:
-            log.warning("failed to respond: error=%s", error)
+            self._complaints.warning("failed to respond: error=%s", error)
             return dns.encode(message.id, _reply_flags(message.flags, dns.SERVFAIL), reply.question)
 
     def _timed(self, name: str, started: float) -> None:

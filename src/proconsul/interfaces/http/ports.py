@@ -182,7 +182,7 @@ class HttpApiConfig:
     primary_datacenter: str = ""
     """Where legacy tokens are kept."""
     coordinates_disabled: bool = False
-    dns_domains: tuple[str, ...] = ("consul",)
+    dns_domains: tuple[str, ...] = ("consul.",)
     """What DNS answers for: `domain` and `alt_domain`."""
     wan_join_disabled: bool = False
     """WAN federation through mesh gateways is on."""

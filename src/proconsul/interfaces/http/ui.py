@@ -96,7 +96,7 @@ def _addresses(api: HttpApi, behind: GatewayService, datacenter: str) -> list[st
     hosts = behind.hosts or [
         f"{behind.service.name}.ingress.{datacenter}.{domain}" for domain in api.config.dns_domains
     ]
-    return [f"{host.rstrip('.')}:{behind.port}" for host in hosts]
+    return [f"{host}:{behind.port}" for host in hosts]
 
 
 async def _asked(api: HttpApi, method: str, request: Any) -> Any:

@@ -381,13 +381,15 @@ class Agent:
         token: str,
     ) -> None:
         """See `AgentPort.add_service`."""
-        await self.access.vet_service(token, definition.service)
-        await self.central.fetch(definition.service, token or definition.token)
-        self.registrations.add_service(
-            msgspec.structs.replace(definition, token=token or definition.token),
-            persist=persist,
-            replace_existing_checks=replace_existing_checks,
-        )
+        token = token or definition.token
+        every = self.registrations.with_sidecar(msgspec.structs.replace(definition, token=token))
+        for one in every:
+            await self.access.vet_service(one.token, one.service)
+        for one in every:
+            await self.central.fetch(one.service, one.token)
+            self.registrations.add_service(
+                one, persist=persist, replace_existing_checks=replace_existing_checks
+            )
 
     async def remove_service(self, service_id: str, token: str) -> None:
         """See `AgentPort.remove_service`."""

@@ -32,6 +32,8 @@ class AgentSettings:
     """Checks that are registered over HTTP may run scripts."""
     local_scripts: bool = False
     """Checks in the configuration may run scripts."""
+    sidecar_ports: tuple[int, int] = (21000, 21255)
+    """First and last of those that sidecars without a port of their own get."""
     check_tls: AgentTls | None = None
     grpc_probe: GrpcProbe | None = None
     deregister_after_min_s: float = 60.0
@@ -43,11 +45,11 @@ class AgentSettings:
     """Whether operators may run commands here."""
     central_service_config: bool = False
     """Config entries are overlaid onto the proxies that are registered here."""
-    cache: CacheOptions = field(default_factory=CacheOptions)
-
     rpc_rate: float = -1.0
     """Calls per second of a server's own HTTP clients; negative is unlimited."""
     rpc_burst: int = 1000
+    cache: CacheOptions = field(default_factory=CacheOptions)
+
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:

@@ -35,6 +35,7 @@ class StoredService(msgspec.Struct, frozen=True, rename=wire_name):
     service: NodeService
     token: str = ""
     source: str = LOCAL
+    locally_registered_as_sidecar: bool = False
 
 
 class StoredHealth(msgspec.Struct, frozen=True, rename=wire_name):
@@ -83,7 +84,9 @@ class Persisted:
 
     def save_service(self, service: NodeService, token: str) -> None:
         """Keep a service that was registered over HTTP."""
-        stored = msgspec.to_builtins(StoredService(service, token, REMOTE))
+        stored = msgspec.to_builtins(
+            StoredService(service, token, REMOTE, service.locally_registered_as_sidecar)
+        )
         for upstream in stored["Service"]["Proxy"]["Upstreams"] or ():
             # Consul reads files with a field that it never shows, nor takes, not at all.
             del upstream["IngressHosts"]

@@ -40,6 +40,7 @@ from proconsul.services.agent.persisted import (
     StoredReport,
     StoredService,
 )
+from proconsul.services.agent.sidecars import expanded, sidecar_id
 from proconsul.util.clock import Clock
 from proconsul.util.errors import ProconsulError
 
@@ -107,6 +108,10 @@ class Registrations:
         if persist:
             self._files.save_service(service, definition.token)
 
+    def with_sidecar(self, definition: ServiceDefinition) -> list[ServiceDefinition]:
+        """The service, and the sidecar that its definition asks for. Raises `ProconsulError`."""
+        return expanded(definition, self._state.services(), self._settings.sidecar_ports)
+
     def _service_check(
         self, service: NodeService, check_type: CheckType, number: int, count: int
     ) -> HealthCheck:
@@ -135,6 +140,9 @@ class Registrations:
         self._files.forget_service(service_id)
         self.removed(service_id)
         log.info("removed service: service=%s", service_id)
+        sidecar = self._state.service(sidecar_id(service_id))
+        if sidecar is not None and sidecar.locally_registered_as_sidecar:
+            self.remove_service(sidecar.id)
 
     # -- checks ----------------------------------------------------------------------------
 
@@ -301,6 +309,7 @@ class Registrations:
         self, services: Sequence[ServiceDefinition], checks: Sequence[CheckDefinition]
     ) -> None:
         """The configuration files were read again: what they no longer define goes."""
+        services = self._all_of(services)
         for service_id in self._configured_services - {_service_id(s) for s in services}:
             if self._state.service(service_id) is not None:
                 self.remove_service(service_id)
@@ -308,6 +317,16 @@ class Registrations:
             if self._state.check(check_id) is not None:
                 self.remove_check(check_id)
         self._configure(services, checks)
+
+    def _all_of(self, services: Sequence[ServiceDefinition]) -> list[ServiceDefinition]:
+        """Configured services with their sidecars."""
+        found: list[ServiceDefinition] = []
+        known = dict(self._state.services())
+        for service in services:
+            these = expanded(service, known, self._settings.sidecar_ports)
+            known.update((_service_id(one), one.service) for one in these)
+            found += these
+        return found
 
     def _configure(
         self, services: Sequence[ServiceDefinition], checks: Sequence[CheckDefinition]
@@ -323,14 +342,16 @@ class Registrations:
         self, services: Sequence[ServiceDefinition], checks: Sequence[CheckDefinition]
     ) -> None:
         """At start: what the configuration defines, then what was registered over HTTP before."""
-        self._configure(services, checks)
+        self._configure(self._all_of(services), checks)
         for service in self._files.services():
             self._restore_service(service)
         for check in self._files.checks():
             self._restore_check(check)
 
     def _restore_service(self, stored: StoredService) -> None:
-        service = stored.service
+        service = msgspec.structs.replace(
+            stored.service, locally_registered_as_sidecar=stored.locally_registered_as_sidecar
+        )
         if self._state.service(service.id) is not None:
             log.debug("service exists, not restoring from file: service=%s", service.id)
             self._files.forget_service(service.id)

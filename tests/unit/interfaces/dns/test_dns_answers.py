@@ -194,6 +194,18 @@ def test_failures() -> None:
     assert ask("consul", "NS").header.rcode == NOERROR
 
 
+def test_few_failures_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    agent = FakeAgent()
+    agent.error = NoLeaderError()
+    ask = Asked(agent)
+    for _ in range(50):
+        ask("web.service.consul")
+    assert len(caplog.records) == 10
+    ask.now += 10
+    ask("web.service.consul")
+    assert "40 errors and warnings like this one were not logged" in caplog.text
+
+
 def test_answers_too_stale_are_asked_for_again() -> None:
     agent = FakeAgent(web=[instance("a", "10.0.0.1")])
     agent.last_contact_ns = 6_000_000_000
