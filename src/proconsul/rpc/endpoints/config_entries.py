@@ -17,8 +17,9 @@ from proconsul.domain.config_entry_forms import ConfigEntryError, make
 from proconsul.domain.config_entry_rules import can_read, can_write, normalize, validate
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
-from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
 from proconsul.rpc.methods import METHODS, Empty
+from proconsul.rpc.shared_reads import SharedReads
 from proconsul.rpc.table import Call, Endpoint, Requires
 
 
@@ -27,6 +28,7 @@ class ConfigEntries:
 
     def __init__(self, server: EndpointServer) -> None:
         self._server = server
+        self._reads = SharedReads()
 
     async def apply(self, request: ce.ConfigEntryRequest, call: Call) -> bool:
         entry = normalize(request.entry)
@@ -100,6 +102,7 @@ class ConfigEntries:
             lambda: mesh.config_entry(c.SERVICE_DEFAULTS, request.name),
             lambda service: self._resolved(request, service),
             ce.ServiceConfigResponse,
+            Sharing(self._reads, "ResolveServiceConfig", call.authorizer),
         )
 
     def _resolved(self, request: m.ServiceConfigRequest, service: Any) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from proconsul.domain.discovery_chain.types import (
 )
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.mesh_requests import DiscoveryChainRequest
-from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
 from proconsul.rpc.methods import METHODS
+from proconsul.rpc.shared_reads import SharedReads
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.state.opaque_queries import MeshQueries
 from proconsul.state.watch import Answer
@@ -29,6 +30,7 @@ class DiscoveryChain:
 
     def __init__(self, server: EndpointServer, *, enabled: bool) -> None:
         self._server, self._enabled = server, enabled
+        self._reads = SharedReads()
 
     async def get(self, request: DiscoveryChainRequest, call: Call) -> DiscoveryChainResponse:
         if not call.authorizer.service_read(request.name):
@@ -48,6 +50,7 @@ class DiscoveryChain:
             query,
             lambda entries: self._compiled(request, entries),
             DiscoveryChainResponse,
+            Sharing(self._reads, "Get", call.authorizer),
         )
 
     def _compiled(self, request: DiscoveryChainRequest, entries: ChainEntries) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from proconsul.domain.gateways import (
     IndexedServiceDump,
     ServiceInfo,
 )
-from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
+from proconsul.rpc.endpoints.base import EndpointServer, RequestError, Sharing, read
 from proconsul.rpc.endpoints.vetting import unrestricted
 from proconsul.rpc.methods import METHODS
+from proconsul.rpc.shared_reads import SharedReads
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.state.watch import Answer
 
@@ -25,6 +26,7 @@ class Gateways:
 
     def __init__(self, server: EndpointServer) -> None:
         self._server = server
+        self._reads = SharedReads()
 
     async def services(
         self, request: o.ServiceSpecificRequest, call: Call
@@ -39,6 +41,7 @@ class Gateways:
             lambda: self._server.store.ingress.services_of(request.service_name),
             lambda rows: {"services": _shown(rows, may)},
             IndexedGatewayServices,
+            Sharing(self._reads, "GatewayServices", may),
         )
 
     async def dump(self, request: o.ServiceSpecificRequest, call: Call) -> IndexedServiceDump:
