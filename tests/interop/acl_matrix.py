@@ -190,6 +190,7 @@ MORE: list[tuple[str, str, Any]] = [
     ("GET", "connect/intentions/x", None),
     ("PUT", "catalog/deregister", {}),
     ("PUT", "session/create", {"TTL": "x"}),
+    ("PUT", "session/destroy/x", None),
     ("DELETE", "config/service-defaults/web2", None),
     ("DELETE", "config/proxy-defaults/global", None),
     ("GET", "config/nonsense", None),

@@ -242,7 +242,7 @@ def endpoints(server: EndpointServer, datacenters: Callable[[], list[str]]) -> l
         Endpoint(METHODS["Catalog.ListNodes"], node, it.list_nodes),
         Endpoint(METHODS["Catalog.ListServices"], service, it.list_services),
         Endpoint(METHODS["Catalog.ServiceList"], service, it.service_list),
-        Endpoint(METHODS["Catalog.ServiceNodes"], service, it.service_nodes, token_last=True),
-        Endpoint(METHODS["Catalog.NodeServices"], node, it.node_services, token_last=True),
-        Endpoint(METHODS["Catalog.NodeServiceList"], node, it.node_service_list, token_last=True),
+        Endpoint(METHODS["Catalog.ServiceNodes"], service, it.service_nodes),
+        Endpoint(METHODS["Catalog.NodeServices"], node, it.node_services),
+        Endpoint(METHODS["Catalog.NodeServiceList"], node, it.node_service_list),
     ]

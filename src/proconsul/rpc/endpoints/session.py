@@ -13,6 +13,7 @@ from proconsul.domain.acl import Authorizer
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, meta, read
+from proconsul.rpc.endpoints.vetting import unrestricted
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.util.goduration import format_duration_ns, parse_duration_ns
@@ -48,16 +49,16 @@ class Sessions:
         session = request.session
         match request.op:
             case s.SESSION_DESTROY:
-                if not session.id:
-                    raise RequestError("Must provide ID")
-                _check_id(session.id)
+                if problem := s.id_problem(session.id):
+                    with_acls = not unrestricted(call.authorizer)
+                    raise RequestError(
+                        f"Session lookup failed: {problem}" if with_acls else problem
+                    )
                 existing = self._server.store.sessions.get(session.id).value
                 if existing is None:
                     return ""
                 _require_write(call.authorizer, existing.node)
             case s.SESSION_CREATE:
-                if not session.node:
-                    raise RequestError("Must provide Node")
                 _require_write(call.authorizer, session.node)
                 request = replace(request, session=self._completed(session))
             case _:
@@ -128,6 +129,15 @@ class Sessions:
         return s.IndexedSessions(sessions=[found.value], **head)
 
 
+def _of_somebody(request: s.SessionRequest) -> s.SessionRequest:
+    """Before anybody looks at the token."""
+    if not request.session.id and request.op == s.SESSION_DESTROY:
+        raise RequestError("Must provide ID")
+    if not request.session.node and request.op == s.SESSION_CREATE:
+        raise RequestError("Must provide Node")
+    return request
+
+
 def _check_id(session_id: str) -> str:
     if problem := s.id_problem(session_id):
         raise RequestError(problem)
@@ -150,7 +160,7 @@ def endpoints(
     it = Sessions(server, timers, ttl_ns_min, new_id)
     read_, write = Requires.SESSION_READ, Requires.SESSION_WRITE
     return [
-        Endpoint(METHODS["Session.Apply"], write, it.apply, token_last=True),
+        Endpoint(METHODS["Session.Apply"], write, it.apply, _of_somebody),
         Endpoint(METHODS["Session.Get"], read_, it.get),
         Endpoint(METHODS["Session.List"], read_, it.list),
         Endpoint(METHODS["Session.NodeSessions"], read_, it.node_sessions),
