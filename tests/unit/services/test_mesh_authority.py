@@ -183,6 +183,8 @@ def test_before_there_is_a_ca_nothing_is_signed() -> None:
     async def test() -> None:
         nothing = Datacenter("dc2", is_primary=False)
         with pytest.raises(ProconsulError, match="CA provider is nil"):
+            await nothing.signer.sign_intermediate("")
+        with pytest.raises(ProconsulError, match="CA root is nil"):
             await nothing.issue(AgentId("unknown", "dc2", "n"))
         await nothing.apply(
             MessageType.CONNECT_CA,

@@ -306,7 +306,7 @@ class LeafManager:
 
     def _postpone(self, entry: _Entry, error: Exception) -> None:
         now = self._wall()
-        if str(error) == RATE_LIMITED:
+        if RATE_LIMITED in str(error):  # Consul's servers put words before it when they forward
             entry.rotation_at = entry.rotation_at or now
             entry.refusals += 1
             window = entry.rotation_at + entry.refusals * SPREAD_S

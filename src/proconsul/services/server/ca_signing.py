@@ -101,7 +101,7 @@ class LeafSigner:
     async def sign(self, request_pem: str, identity: ServiceId | AgentId) -> ca.IssuedCert:
         """A leaf for `identity` with the chain to its roots. Raises `ProconsulError`."""
         authority = self._authority
-        provider, root = authority.provider(), authority.active_root()
+        root, provider = authority.active_root(), authority.provider()
         trust = provider.trust
         if isinstance(identity, AgentId):
             # AutoEncrypt asks before it knows the trust domain
