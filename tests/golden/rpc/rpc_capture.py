@@ -31,11 +31,14 @@ from agent_support import THEIRS, AgentProcess, Agents, free_address  # noqa: E4
 from rpc_api import MASTER  # noqa: E402
 from rpc_drive import drive  # noqa: E402
 
+from proconsul.domain.acl_requests import ACLRoleBatchGetRequest  # noqa: E402
+from proconsul.domain.base import encode  # noqa: E402
 from proconsul.drivers.stream import PeerInfo, PushStream  # noqa: E402
 from proconsul.rpc.dialer import Destination  # noqa: E402
 from proconsul.rpc.direct_dialer import DirectDialer  # noqa: E402
 from proconsul.rpc.errors import RemoteError  # noqa: E402
 from proconsul.rpc.listener import Handlers, ListenerConfig, RpcListener  # noqa: E402
+from proconsul.rpc.methods import Empty  # noqa: E402
 from proconsul.rpc.pool import ConnectionPool  # noqa: E402
 from proconsul.rpc.server_session import RpcServerSession  # noqa: E402
 from proconsul.util.errors import ProconsulError  # noqa: E402
@@ -75,6 +78,14 @@ class Recorder:
             raise ProconsulError(str(error)) from error
         self._keep({**vector, "response": answer.hex()})
         return answer
+
+    async def ask_itself(self) -> None:
+        """What no real agent asks although a server answers it."""
+        for method, request in (
+            ("ACL.RoleBatchRead", ACLRoleBatchGetRequest(datacenter="dc1", token=MASTER)),
+            ("Status.Ping", Empty()),
+        ):
+            await self._pass_on(method, encode(request), PeerInfo(("127.0.0.1", 0)))
 
     def _keep(self, vector: dict[str, str]) -> None:
         key = vector["method"] + ("!" if "error" in vector else "")
@@ -119,6 +130,7 @@ async def capture(path: Path) -> None:
     client_acl = {**acl, "tokens": {"agent": MASTER, "default": MASTER}}
     try:
         servers: list[AgentProcess] = []
+        recorders: list[Recorder] = []
         for datacenter in ("dc1", "dc2"):
             shown = free_address()
             server = agents.make(
@@ -136,7 +148,8 @@ async def capture(path: Path) -> None:
                 "retry_join_wan": [str(s.config["serf_wan"]) for s in servers],
                 "retry_interval_wan": "1s",
             }
-            await Recorder(kept, server.address).start(shown)
+            recorders.append(Recorder(kept, server.address))
+            await recorders[-1].start(shown)
             servers.append(server.start())
         client = agents.make(
             THEIRS, "client", datacenter="dc1", **{**common, "acl": client_acl},
@@ -144,6 +157,7 @@ async def capture(path: Path) -> None:
         )  # fmt: skip
         client.start()
         await asyncio.to_thread(drive, client, servers[0], servers[1])
+        await recorders[0].ask_itself()
     finally:
         agents.close()
     with (HERE / "vectors.jsonl").open("w") as file:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+import time
 import uuid
 from pathlib import Path
 
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from rpc_api import RULES, Api
 
 
@@ -89,10 +93,9 @@ def acl(api: Api, _: Api) -> None:
     reset = primary_data(api) / "acl-bootstrap-reset"
     reset.write_text(re.search(r"reset index: (\d+)", lock)[1])
     api("PUT", "/v1/acl/bootstrap")
-    key = (
-        ec.generate_private_key(ec.SECP256R1())
-        .public_key()
-        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    private = ec.generate_private_key(ec.SECP256R1())
+    key = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     api(
         "PUT",
@@ -118,6 +121,14 @@ def acl(api: Api, _: Api) -> None:
         "binding-rules?authmethod=jwt",
     ):
         api("GET", f"/v1/acl/{target}")
+    login = api("POST", "/v1/acl/login", {"AuthMethod": "jwt", "BearerToken": _jwt(private)})
+    Api(api.agent, login["SecretID"])("POST", "/v1/acl/logout")
+    api("POST", "/v1/acl/login", {"AuthMethod": "jwt", "BearerToken": "x"})
+    questions = [
+        {"Resource": "key", "Segment": "a", "Access": "read"},
+        {"Resource": "operator", "Access": "write"},
+    ]
+    api("POST", "/v1/internal/acl/authorize?dc=dc2", questions)
     api("DELETE", f"/v1/acl/binding-rule/{rule['ID']}")
     api("DELETE", "/v1/acl/auth-method/jwt")
     old = api(
@@ -132,6 +143,19 @@ def acl(api: Api, _: Api) -> None:
         ("PUT", f"destroy/{old}"),
     ):
         api(method, f"/v1/acl/{target}")
+
+
+def _jwt(key: ec.EllipticCurvePrivateKey) -> str:
+    """A token that the auth method above takes for an hour."""
+    now = int(time.time())
+    claims = {"iss": "me", "sub": "s", "iat": now, "nbf": now - 60, "exp": now + 3600}
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=")
+        for part in ({"alg": "ES256", "typ": "JWT"}, claims)
+    ]
+    r, s = decode_dss_signature(key.sign(b".".join(parts), ec.ECDSA(hashes.SHA256())))
+    signature = r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    return b".".join([*parts, base64.urlsafe_b64encode(signature).rstrip(b"=")]).decode()
 
 
 def acl_refusals(api: Api, _: Api) -> None:
