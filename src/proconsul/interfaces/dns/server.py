@@ -5,7 +5,6 @@ Follows miekg/dns's server and `ServeMux` with the handlers that `agent/dns.go` 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,8 +18,6 @@ from proconsul.interfaces.dns.settings import DnsAgent, DnsSettings, Exchange
 from proconsul.util.clock import Rng
 from proconsul.util.errors import WireError
 from proconsul.wire import dns
-
-log = logging.getLogger("proconsul.dns")
 
 QUERY, NOTIFY = 0, 4
 _ADDITIONALS_MAX = 2
