@@ -184,6 +184,14 @@ def test_what_a_reload_changes_reaches_catalog_and_limits() -> None:
             with pytest.raises(RateExceededError):
                 await plain.call("Status.Leader", request)
             plain.limit.change(-1.0, 1)
+            first.limit.change(0.0, 0)
+            with pytest.raises(RateExceededError):
+                await first.rpc("Status.Leader", request)
+            with pytest.raises(RateExceededError):
+                first.try_rpc(
+                    "Catalog.ListNodes", DCSpecificRequest(datacenter="dc1", allow_stale=True)
+                )
+            first.limit.change(-1.0, 1)
             assert await plain.call("Status.Leader", request)
 
     _run(test)
