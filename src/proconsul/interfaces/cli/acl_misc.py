@@ -184,7 +184,7 @@ def _rule(parsed: Parsed) -> int:
 
 _SHOWN = (s.FORMAT_FLAG, *s.ROW_FLAGS)
 TRANSLATE = Command(
-    "Usage: consul acl translate-rules [options] TRANSLATE\n\n"
+    "Usage: proconsul acl translate-rules [options] TRANSLATE\n\n"
     "  TRANSLATE is the rules, @file, - for stdin, or the token that has them.",
     _translate,
     (
@@ -194,16 +194,18 @@ TRANSLATE = Command(
     ),
 )
 SET_AGENT_TOKEN = Command(
-    "Usage: consul acl set-agent-token [options] TYPE TOKEN\n\n"
+    "Usage: proconsul acl set-agent-token [options] TYPE TOKEN\n\n"
     "  TYPE is default, agent, master or replication; TOKEN the secret, @file, or - for stdin.",
     _set_agent_token,
     s.API_FLAGS,
 )
 METHODS = Command(
-    "Usage: consul acl auth-method list [options]", _methods, (s.meta_flag("auth method"), *_SHOWN)
+    "Usage: proconsul acl auth-method list [options]",
+    _methods,
+    (s.meta_flag("auth method"), *_SHOWN),
 )
 METHOD = Command(
-    "Usage: consul acl auth-method read -name NAME [options]",
+    "Usage: proconsul acl auth-method read -name NAME [options]",
     _method,
     (
         s.meta_flag("auth method"),
@@ -212,7 +214,7 @@ METHOD = Command(
     ),
 )
 RULES = Command(
-    "Usage: consul acl binding-rule list [options]",
+    "Usage: proconsul acl binding-rule list [options]",
     _rules,
     (
         s.meta_flag("binding rule"),
@@ -221,7 +223,7 @@ RULES = Command(
     ),
 )
 RULE = Command(
-    "Usage: consul acl binding-rule read -id ID [options]",
+    "Usage: proconsul acl binding-rule read -id ID [options]",
     _rule,
     (
         s.meta_flag("binding rule"),

@@ -149,7 +149,7 @@ _CONTENT = (
     ),
 )
 CREATE = Command(
-    "Usage: consul acl policy create -name NAME [options]",
+    "Usage: proconsul acl policy create -name NAME [options]",
     _create,
     (
         _NAME,
@@ -163,9 +163,9 @@ CREATE = Command(
         *_SHOWN,
     ),
 )
-READ = Command("Usage: consul acl policy read [options] POLICY", _read, (_ID, _NAME, *_SHOWN))
+READ = Command("Usage: proconsul acl policy read [options] POLICY", _read, (_ID, _NAME, *_SHOWN))
 UPDATE = Command(
-    "Usage: consul acl policy update [options]",
+    "Usage: proconsul acl policy update [options]",
     _update,
     (
         _ID,
@@ -180,6 +180,6 @@ UPDATE = Command(
     ),
 )
 DELETE = Command(
-    "Usage: consul acl policy delete [options] POLICY", _delete, (_ID, _NAME, *s.ROW_FLAGS)
+    "Usage: proconsul acl policy delete [options] POLICY", _delete, (_ID, _NAME, *s.ROW_FLAGS)
 )
-LIST = Command("Usage: consul acl policy list [options]", _list, _SHOWN)
+LIST = Command("Usage: proconsul acl policy list [options]", _list, _SHOWN)

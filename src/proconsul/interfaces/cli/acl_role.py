@@ -144,10 +144,10 @@ _DESCRIPTION = string_flag("description", "A description of the role")
 _SHOWN = (s.meta_flag("role"), s.FORMAT_FLAG, *s.ROW_FLAGS)
 _CONTENT = (_NAME, _DESCRIPTION, *s.link_flags("role", roles=False), *_SHOWN)
 
-CREATE = Command("Usage: consul acl role create -name NAME [options]", _create, _CONTENT)
-READ = Command("Usage: consul acl role read [options] ROLE", _read, (_ID, _NAME, *_SHOWN))
+CREATE = Command("Usage: proconsul acl role create -name NAME [options]", _create, _CONTENT)
+READ = Command("Usage: proconsul acl role read [options] ROLE", _read, (_ID, _NAME, *_SHOWN))
 UPDATE = Command(
-    "Usage: consul acl role update [options]",
+    "Usage: proconsul acl role update [options]",
     _update,
     (
         _ID,
@@ -160,6 +160,6 @@ UPDATE = Command(
     ),
 )
 DELETE = Command(
-    "Usage: consul acl role delete [options] -id ROLE", _delete, (_ID, _NAME, *s.ROW_FLAGS)
+    "Usage: proconsul acl role delete [options] -id ROLE", _delete, (_ID, _NAME, *s.ROW_FLAGS)
 )
-LIST = Command("Usage: consul acl role list [options]", _list, _SHOWN)
+LIST = Command("Usage: proconsul acl role list [options]", _list, _SHOWN)

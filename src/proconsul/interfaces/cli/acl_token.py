@@ -190,7 +190,7 @@ def _merge(noun: str) -> Flag:
 
 
 CREATE = Command(
-    "Usage: consul acl token create [options]",
+    "Usage: proconsul acl token create [options]",
     _create,
     (
         string_flag("accessor", "Create the token with this Accessor ID, which must be a UUID"),
@@ -210,7 +210,7 @@ CREATE = Command(
     ),
 )
 READ = Command(
-    "Usage: consul acl token read [options] -id TOKENID",
+    "Usage: proconsul acl token read [options] -id TOKENID",
     _read,
     (
         _ID,
@@ -220,7 +220,7 @@ READ = Command(
     ),
 )
 UPDATE = Command(
-    "Usage: consul acl token update [options]",
+    "Usage: proconsul acl token update [options]",
     _update,
     (
         _ID,
@@ -240,11 +240,13 @@ UPDATE = Command(
         *_SHOWN,
     ),
 )
-DELETE = Command("Usage: consul acl token delete [options] -id TOKEN", _delete, (_ID, *s.ROW_FLAGS))
-LIST = Command("Usage: consul acl token list [options]", _list, (_META, *_SHOWN))
-CLONE = Command("Usage: consul acl token clone [options]", _clone, (_ID, _DESCRIPTION, *_SHOWN))
+DELETE = Command(
+    "Usage: proconsul acl token delete [options] -id TOKEN", _delete, (_ID, *s.ROW_FLAGS)
+)
+LIST = Command("Usage: proconsul acl token list [options]", _list, (_META, *_SHOWN))
+CLONE = Command("Usage: proconsul acl token clone [options]", _clone, (_ID, _DESCRIPTION, *_SHOWN))
 BOOTSTRAP = Command(
-    "Usage: consul acl bootstrap [options]\n\n"
+    "Usage: proconsul acl bootstrap [options]\n\n"
     "  Makes the first token, for everything. It can be made once.",
     _bootstrap,
     (s.FORMAT_FLAG, *s.API_FLAGS),
