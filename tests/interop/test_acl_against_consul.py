@@ -138,7 +138,10 @@ def _played(agent: AgentProcess, steps: list[Step], saved: dict[str, str]) -> li
         status, head, text = call(agent, method, path, _filled(body, saved))
         if status == 200 and method == "PUT" and isinstance(body, dict):
             row = json.loads(text)
-            saved.setdefault(str(body.get("Name") or body.get("Description")), row.get("ID") or row.get("AccessorID"))
+            saved.setdefault(
+                str(body.get("Name") or body.get("Description")),
+                row.get("ID") or row.get("AccessorID"),
+            )
             if body.get("Description") == "t1":
                 saved["s1"] = row["SecretID"]
         played.append(((method, target, body), status, head, plain(text, ids)))
@@ -170,7 +173,10 @@ def test_the_agents_own_tokens(both: Pair) -> None:
 def test_who_may_not_manage(both: Pair) -> None:
     for agent in both:
         call(agent, "PUT", "/v1/acl/policy", {"Name": "reader", "Rules": 'acl = "read"'})
-        body = {"Policies": [{"Name": "reader"}], "SecretID": "8e151993-fa8a-3f54-f2ca-aa45dc2b8ff8"}
+        body = {
+            "Policies": [{"Name": "reader"}],
+            "SecretID": "8e151993-fa8a-3f54-f2ca-aa45dc2b8ff8",
+        }
         assert call(agent, "PUT", "/v1/acl/token", body)[0] == 200
     for token in ("", "none", "8e151993-fa8a-3f54-f2ca-aa45dc2b8ff8"):
         for method, target, body in (
@@ -230,7 +236,11 @@ def _commanded(agent: AgentProcess, command: tuple[str, ...], rules: Path) -> li
             args = args.replace(name, value)
         stdin = STDIN if args.endswith(" -") or " - " in args else ""
         status, out, err = cli(agent, command, "acl", *args.split(), stdin=stdin)
-        for name, prefix in (("PID8", "policy create"), ("RID8", "role create"), ("TID8", "token create")):
+        for name, prefix in (
+            ("PID8", "policy create"),
+            ("RID8", "role create"),
+            ("TID8", "token create"),
+        ):
             if line.startswith(prefix) and parts[name] == "?":
                 found = re.search(r"ID: +([0-9a-f]{8})-", out)
                 parts[name] = found[1] if found else "?"
