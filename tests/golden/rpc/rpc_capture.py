@@ -31,7 +31,10 @@ from agent_support import THEIRS, AgentProcess, Agents, free_address  # noqa: E4
 from rpc_api import MASTER  # noqa: E402
 from rpc_drive import drive  # noqa: E402
 
-from proconsul.domain.acl_requests import ACLRoleBatchGetRequest  # noqa: E402
+from proconsul.domain.acl_requests import (  # noqa: E402
+    ACLPolicyResolveLegacyRequest,
+    ACLRoleBatchGetRequest,
+)
 from proconsul.domain.base import encode  # noqa: E402
 from proconsul.drivers.stream import PeerInfo, PushStream  # noqa: E402
 from proconsul.rpc.dialer import Destination  # noqa: E402
@@ -83,6 +86,7 @@ class Recorder:
         """What no real agent asks although a server answers it."""
         for method, request in (
             ("ACL.RoleBatchRead", ACLRoleBatchGetRequest(datacenter="dc1", token=MASTER)),
+            ("ACL.GetPolicy", ACLPolicyResolveLegacyRequest(datacenter="dc1", acl=MASTER)),
             ("Status.Ping", Empty()),
         ):
             await self._pass_on(method, encode(request), PeerInfo(("127.0.0.1", 0)))
