@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +11,8 @@ from server_support import identity, until
 
 from proconsul.domain import catalog as c
 from proconsul.domain import connect as ca
-from proconsul.mesh.errors import UnknownProxyError
+from proconsul.domain.errors import AclNotFoundError
+from proconsul.mesh.errors import ProxyDeniedError, UnknownProxyError
 from proconsul.mesh.snapshot import MeshGatewaySnapshot
 from proconsul.rpc.errors import RemoteError
 from proconsul.services.agent import proxies
@@ -40,6 +43,7 @@ class _Servers:
         self.broken = False
         self.refused: set[str] = set()
         self.calls: list[tuple[str, int]] = []
+        self.tokens: set[str] = set()
         self.changed = asyncio.Event()
 
     def set(self, name: str, answer: Any) -> None:
@@ -53,6 +57,7 @@ class _Servers:
     async def call(self, method: str, request: Any) -> Any:
         name = getattr(request, "service_name", "") or method
         self.calls.append((name, request.min_query_index))
+        self.tokens.add(request.token)
         while True:
             if self.broken:
                 raise ProconsulError("gone")
@@ -198,3 +203,42 @@ def test_only_mesh_gateways_are_served() -> None:
                 await anext(source.watch(name, ""))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(("registered", "read_by"), [("of-gw", "of-gw"), ("", "default")])
+def test_the_configuration_is_read_by_the_gateways_token(registered: str, read_by: str) -> None:
+    """Whatever token its Envoy shows."""
+
+    async def main() -> None:
+        servers, state = _Servers(), LocalState("n", 0.0)
+        state.add_service(GATEWAY, registered)
+
+        async def allow(_token: str) -> Any:
+            return SimpleNamespace(service_write=lambda name: name == GATEWAY.service)
+
+        source = ProxySource(identity("n"), servers, state, lambda: "default", allow)
+        snapshots: Any = source.watch("gw", "envoy's")
+        async with asyncio.timeout(10), contextlib.aclosing(snapshots):
+            await anext(snapshots)
+        assert servers.tokens == {read_by}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("reason", ["unknown token", "no right"])
+def test_who_may_not_register_the_gateway_gets_nothing(reason: str) -> None:
+    async def main() -> None:
+        servers, state = _Servers(), LocalState("n", 0.0)
+        state.add_service(GATEWAY)
+
+        async def deny(_token: str) -> Any:
+            if reason == "unknown token":
+                raise AclNotFoundError
+            return SimpleNamespace(service_write=lambda _name: False)
+
+        source = ProxySource(identity("n"), servers, state, lambda: "", deny)
+        with pytest.raises(ProxyDeniedError):
+            await anext(source.watch("gw", "t"))
+        assert servers.calls == []
+
+    asyncio.run(main())
