@@ -66,9 +66,7 @@ def catalog() -> list[dict[str, Any]]:
     rows += [
         _service(f"m{n}", f"10.2.0.{n}", ID="many", Service="many", Port=n) for n in range(1, 31)
     ]
-    rows += [
-        _service(f"m{n}", f"10.2.0.{n}", ID="few", Service="few", Port=n) for n in range(1, 7)
-    ]
+    rows += [_service(f"m{n}", f"10.2.0.{n}", ID="few", Service="few", Port=n) for n in range(1, 7)]
     return rows
 
 
@@ -148,7 +146,10 @@ DRAWN = [
 ]  # fmt: skip
 
 RAW = [
-    "", "00", "12340100000100000000", "123401000001000000000000",  # no header, no question
+    "",
+    "00",
+    "12340100000100000000",
+    "123401000001000000000000",  # no header, no question
     "1234810000010000000000000377777700000100 01",  # an answer
     "12342800000100000000000003777777000001 0001",  # opcode 5, an update
     "12341000000100000000000003777777000001 0001",  # opcode 2, status
