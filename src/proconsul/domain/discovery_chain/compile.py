@@ -6,10 +6,8 @@ it are merged into it), a resolver to a target and those that stand in for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
-from proconsul.domain.catalog import MeshGatewayConfig
 from proconsul.domain.config_entries import (
     DEFAULT_NAMESPACE,
     ServiceResolverConfigEntry,
@@ -25,6 +23,7 @@ from proconsul.domain.config_entries import (
 from proconsul.domain.config_entry_rules import normal_weight
 from proconsul.domain.discovery_chain import types as t
 from proconsul.domain.discovery_chain.go_hash import customization_hash
+from proconsul.domain.discovery_chain.graph import Node, Target, joined
 from proconsul.domain.errors import DomainError
 from proconsul.util.goquote import go_quote
 
@@ -36,66 +35,6 @@ _ADVANCED = frozenset({"http", "http2", "grpc"})
 
 class ChainError(DomainError):
     """The entries do not make a chain; the text is Consul's."""
-
-
-@dataclass(slots=True)
-class _Target:
-    """One that is being worked out."""
-
-    service: str
-    subset: str
-    namespace: str
-    datacenter: str
-    sni: str
-    name: str
-    gateway_mode: str = ""
-    subset_definition: ServiceResolverSubset = field(default_factory=ServiceResolverSubset)
-    external: bool = False
-
-    @property
-    def id(self) -> str:
-        return _joined(self.subset, self.service, self.namespace, self.datacenter)
-
-    def finished(self) -> t.DiscoveryTarget:
-        return t.DiscoveryTarget(
-            id=self.id,
-            service=self.service,
-            service_subset=self.subset,
-            namespace=self.namespace,
-            datacenter=self.datacenter,
-            mesh_gateway=MeshGatewayConfig(self.gateway_mode),
-            subset=self.subset_definition,
-            external=self.external,
-            sni=self.sni,
-            name=self.name,
-        )
-
-
-@dataclass(slots=True)
-class _Node:
-    """One that is being worked out; nodes refer to each other by `key`."""
-
-    type: str
-    name: str
-    routes: list[t.DiscoveryRoute] = field(default_factory=list)
-    splits: list[t.DiscoverySplit] = field(default_factory=list)
-    resolver: t.DiscoveryResolver | None = None
-
-    @property
-    def key(self) -> str:
-        return f"{self.type}:{self.name}"
-
-    def next_keys(self) -> list[str]:
-        return [one.next_node for one in self.routes] + [one.next_node for one in self.splits]
-
-    def finished(self) -> t.DiscoveryGraphNode:
-        return t.DiscoveryGraphNode(
-            self.type, self.name, self.routes or None, self.splits or None, self.resolver
-        )
-
-
-def _joined(*parts: str) -> str:
-    return ".".join(filter(None, parts))
 
 
 def compile_chain(request: t.CompileRequest, entries: t.ChainEntries) -> t.CompiledDiscoveryChain:
@@ -110,10 +49,10 @@ class _Compiler:
             request.override_protocol not in _ADVANCED
         )
         """Whether routers and splitters are passed over."""
-        self._nodes: dict[str, _Node] = {}
-        self._splitters: dict[str, _Node] = {}
-        self._resolved: dict[str, _Node] = {}
-        self._targets: dict[str, _Target] = {}
+        self._nodes: dict[str, Node] = {}
+        self._splitters: dict[str, Node] = {}
+        self._resolved: dict[str, Node] = {}
+        self._targets: dict[str, Target] = {}
         self._retained: set[str] = set()
         self._protocol = ""
         self._advanced = False
@@ -164,7 +103,7 @@ class _Compiler:
             router, self._custom_protocol = None, True
         if router is None:
             return self._split_or_resolve(self._target(service)).key
-        node = _Node(t.ROUTER, _joined(service, DEFAULT_NAMESPACE))
+        node = Node(t.ROUTER, joined(service, DEFAULT_NAMESPACE))
         self._advanced = True
         self._record_protocol(service)
         node.routes = [
@@ -189,11 +128,11 @@ class _Compiler:
         node = self._split_or_resolve(self._target(router.name))
         return t.DiscoveryRoute(ServiceRoute(match, to), node.key)
 
-    def _split_or_resolve(self, target: _Target) -> _Node:
+    def _split_or_resolve(self, target: Target) -> Node:
         return self._split(target.service) or self._resolve(target)
 
-    def _split(self, service: str) -> _Node | None:
-        name = _joined(service, DEFAULT_NAMESPACE)
+    def _split(self, service: str) -> Node | None:
+        name = joined(service, DEFAULT_NAMESPACE)
         if name in self._splitters:
             return self._splitters[name]
         splitter = self._entries.splitter(service)
@@ -202,7 +141,7 @@ class _Compiler:
         if self._plain:
             self._custom_protocol = True
             return None
-        node = self._splitters[name] = _Node(t.SPLITTER, name)
+        node = self._splitters[name] = Node(t.SPLITTER, name)
         self._nodes[node.key] = node
         for split in splitter.splits or ():
             other = split.service or service
@@ -255,8 +194,8 @@ class _Compiler:
             for inner in following.splits
         ]
 
-    def _reachable(self, start: str) -> dict[str, _Node]:
-        found: dict[str, _Node] = {}
+    def _reachable(self, start: str) -> dict[str, Node]:
+        found: dict[str, Node] = {}
         todo = [start]
         while todo:
             key = todo.pop()
@@ -285,20 +224,20 @@ class _Compiler:
 
     def _target(
         self, service: str, subset: str = "", namespace: str = "", datacenter: str = ""
-    ) -> _Target:
+    ) -> Target:
         request = self._request
         namespace = namespace or DEFAULT_NAMESPACE
         datacenter = datacenter or request.datacenter
-        name = _joined(subset, service, namespace, datacenter, "internal", request.trust_domain)
-        target = _Target(service, subset, namespace, datacenter, sni=name, name=name)
+        name = joined(subset, service, namespace, datacenter, "internal", request.trust_domain)
+        target = Target(service, subset, namespace, datacenter, sni=name, name=name)
         return self._targets.setdefault(target.id, target)
 
     def _rewritten(
         self,
-        target: _Target,
+        target: Target,
         to: ServiceResolverRedirect | ServiceResolverFailover,
         datacenter: str,
-    ) -> _Target:
+    ) -> Target:
         """Where a redirect or failover leads; another service starts without a subset."""
         service = to.service or target.service
         subset = target.subset if service == target.service else ""
@@ -309,7 +248,7 @@ class _Compiler:
             datacenter or target.datacenter,
         )
 
-    def _resolve(self, target: _Target, *, failover: bool = False) -> _Node:
+    def _resolve(self, target: Target, *, failover: bool = False) -> Node:
         history: list[str] = []
         while True:
             if target.id in self._resolved:
@@ -332,7 +271,7 @@ class _Compiler:
         self._fail_over(node, target, resolver)
         return node
 
-    def _onward(self, target: _Target, resolver: ServiceResolverConfigEntry) -> _Target | None:
+    def _onward(self, target: Target, resolver: ServiceResolverConfigEntry) -> Target | None:
         """Where the resolver sends its target to, None if this is it."""
         redirect = resolver.redirect
         if redirect is not None:
@@ -345,7 +284,7 @@ class _Compiler:
             )
         return None
 
-    def _resolver_node(self, target: _Target, resolver: ServiceResolverConfigEntry) -> _Node:
+    def _resolver_node(self, target: Target, resolver: ServiceResolverConfigEntry) -> Node:
         subsets = resolver.subsets or {}
         if target.subset and target.subset not in subsets:
             raise ChainError(
@@ -360,13 +299,13 @@ class _Compiler:
         target.subset_definition = subsets.get(target.subset, ServiceResolverSubset())
         self._set_sni(target, resolver)
         self._set_gateway(target)
-        return _Node(
+        return Node(
             t.RESOLVER,
             target.id,
             resolver=t.DiscoveryResolver(_is_default(resolver), timeout_ns, target.id),
         )
 
-    def _set_sni(self, target: _Target, resolver: ServiceResolverConfigEntry) -> None:
+    def _set_sni(self, target: Target, resolver: ServiceResolverConfigEntry) -> None:
         defaults = self._entries.service(target.service)
         if defaults is None or not defaults.external_sni:
             return
@@ -382,7 +321,7 @@ class _Compiler:
                     f"cannot define {what} for external services"
                 )
 
-    def _set_gateway(self, target: _Target) -> None:
+    def _set_gateway(self, target: Target) -> None:
         """By which gateways a target in another datacenter is reached."""
         if target.datacenter == self._request.use_datacenter or target.external:
             target.gateway_mode = ""
@@ -396,9 +335,7 @@ class _Compiler:
         if override and override != target.gateway_mode:
             target.gateway_mode, self._custom_gateway = override, True
 
-    def _fail_over(
-        self, node: _Node, target: _Target, resolver: ServiceResolverConfigEntry
-    ) -> None:
+    def _fail_over(self, node: Node, target: Target, resolver: ServiceResolverConfigEntry) -> None:
         failovers = resolver.failover or {}
         to = failovers.get(target.subset, failovers.get("*"))
         if to is None or node.resolver is None:
