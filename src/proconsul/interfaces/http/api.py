@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ log = logging.getLogger("proconsul.http")
 Answer: TypeAlias = Response | Coroutine[Any, Any, Response]
 Handler: TypeAlias = Callable[["HttpApi", Ask], Answer]
 
+_SECRET_IN_PATH = re.compile(r"^(/v1/acl/(?:create|update|destroy|info|clone|list)/).+")
+"""Legacy tokens are named by their secrets."""
 _SPOOLED = b"/v1/snapshot"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _PREFIX_SLASHES_MAX = 7
@@ -306,6 +309,7 @@ class HttpApi:
         if not isinstance(error, HttpError):
             # The query may hold a token: only the path is logged.
             path = request.target.partition(b"?")[0].decode("latin-1")
+            path = _SECRET_IN_PATH.sub(r"\1<hidden>", path)
             log.error(
                 "Request error: method=%s url=%s from=%s error=%r",
                 request.method, path, request.peer[0], found.text,

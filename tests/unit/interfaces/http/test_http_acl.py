@@ -130,6 +130,14 @@ def test_legacy_tokens_are_the_primarys() -> None:
     assert requests[-1].acl == t.ACL(name="n", type=t.TYPE_CLIENT)
 
 
+def test_secrets_in_paths_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    api, _ = _api()  # which answers nothing, so that all fails
+    for target in ("/v1/acl/destroy/s3cret", "/v1/acl/clone/s3cret?token=s3cret"):
+        assert put(api, target).status == 500
+    assert "s3cret" not in caplog.text
+    assert "/v1/acl/destroy/<hidden>" in caplog.text
+
+
 def test_the_agents_own_tokens() -> None:
     api, agent = _api()
     assert put(api, "/v1/agent/token/agent", {"Token": "x"}).status == 200
