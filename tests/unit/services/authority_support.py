@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 import tempfile
+import time
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from proconsul.domain import connect as ca
@@ -20,6 +23,8 @@ from proconsul.services.server.ca_secondary import PrimaryCa, SecondaryCa
 from proconsul.services.server.ca_signing import LeafSigner
 from proconsul.services.server.fsm import RaftFsm
 from proconsul.state.errors import StateError
+
+CLUSTER = "11111111-2222-3333-4444-555555555555"
 
 
 class Datacenter:
@@ -126,3 +131,30 @@ def _context(protocol: int, leaf: ca.IssuedCert, key_pem: str, roots_pem: str) -
     context.load_cert_chain(file.name)
     os.unlink(file.name)
     return context
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await test
+
+    asyncio.run(bounded())
+
+
+async def made_primary(**initial: Any) -> Datacenter:
+    primary = Datacenter("dc1", ClusterID=CLUSTER, **initial)
+    primary.now_ns = time.time_ns()
+    await primary.ca.initialize_primary()
+    return primary
+
+
+async def made_secondary(primary: Datacenter) -> Datacenter:
+    secondary = Datacenter("dc2", is_primary=False)
+    secondary.now_ns = primary.now_ns
+    await secondary.secondary_of(primary).adopt(await primary.roots(None))  # type: ignore[arg-type]
+    return secondary
+
+
+async def until(check: Callable[[], bool]) -> None:
+    while not check():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)

@@ -6,20 +6,23 @@ What it signs is judged by OpenSSL, with the clock of today: the state's clock f
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import time
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from authority_support import Datacenter, accepted
+from authority_support import (
+    CLUSTER,
+    Datacenter,
+    accepted,
+    made_primary,
+    run,
+)
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
 
 from proconsul.domain import connect as ca
 from proconsul.domain.ca_config import AuthorityConfig
 from proconsul.domain.messages import MessageType
-from proconsul.domain.options import DCSpecificRequest
 from proconsul.domain.spiffe import AgentId, ServiceId, SigningId
 from proconsul.drivers.mesh_keys import generate
 from proconsul.mesh.certificates import facts_of, key_pem_of, load_certificate
@@ -27,34 +30,11 @@ from proconsul.services.server.ca_limits import RateLimitedError, SigningLimits
 from proconsul.util.errors import ProconsulError
 
 HOUR_NS = 3_600_000_000_000
-CLUSTER = "11111111-2222-3333-4444-555555555555"
-
-
-def _run(test: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await test
-
-    asyncio.run(bounded())
-
-
-async def _primary(**initial: Any) -> Datacenter:
-    primary = Datacenter("dc1", ClusterID=CLUSTER, **initial)
-    primary.now_ns = time.time_ns()
-    await primary.ca.initialize_primary()
-    return primary
-
-
-async def _secondary(primary: Datacenter) -> Datacenter:
-    secondary = Datacenter("dc2", is_primary=False)
-    secondary.now_ns = primary.now_ns
-    await secondary.secondary_of(primary).adopt(await primary.roots(None))  # type: ignore[arg-type]
-    return secondary
 
 
 def test_the_primary_makes_one_root_and_knows_it_again() -> None:
     async def test() -> None:
-        primary = await _primary()
+        primary = await made_primary()
         index = primary.index
         await primary.ca.initialize_primary()
         assert primary.index == index
@@ -65,12 +45,12 @@ def test_the_primary_makes_one_root_and_knows_it_again() -> None:
         assert facts.uris == (f"spiffe://{CLUSTER}.consul",)
         assert root.external_trust_domain == CLUSTER
 
-    _run(test())
+    run(test())
 
 
 def test_state_under_an_id_of_former_times_is_moved() -> None:
     async def test() -> None:
-        primary = await _primary()
+        primary = await made_primary()
         provider = primary.ca.provider()
         state = provider.state
         assert state is not None
@@ -84,17 +64,17 @@ def test_state_under_an_id_of_former_times_is_moved() -> None:
         assert provider.root_pem == state.root_cert
         assert primary.store.connect.provider_state(",") is None
 
-    _run(test())
+    run(test())
 
 
 def test_a_lost_key_is_not_replaced_behind_everybodys_back() -> None:
     async def test() -> None:
-        primary = await _primary()
+        primary = await made_primary()
         await primary.ca.provider().forget()
         with pytest.raises(ProconsulError, match="is not the active root"):
             await primary.ca.initialize_primary()
 
-    _run(test())
+    run(test())
 
 
 @pytest.mark.parametrize(
@@ -107,10 +87,10 @@ def test_a_lost_key_is_not_replaced_behind_everybodys_back() -> None:
 )
 def test_leaves_verify(settings: dict[str, Any]) -> None:
     async def test() -> None:
-        primary = await _primary(**settings)
+        primary = await made_primary(**settings)
         leaf, key = await primary.leaf("web")
         assert accepted(leaf, key, primary.roots_pem)
-        assert not accepted(leaf, key, (await _primary()).roots_pem)
+        assert not accepted(leaf, key, (await made_primary()).roots_pem)
         uri = f"spiffe://{CLUSTER}.consul/ns/default/dc/dc1/svc/web"
         assert (leaf.service, leaf.service_uri, leaf.agent) == ("web", uri, "")
         certificate = load_certificate(leaf.cert_pem)
@@ -123,18 +103,18 @@ def test_leaves_verify(settings: dict[str, Any]) -> None:
         assert other.serial_number != leaf.serial_number
         assert other.modify_index > leaf.modify_index
 
-    _run(test())
+    run(test())
 
 
 def test_an_agent_gets_its_trust_domain_corrected() -> None:
     async def test() -> None:
-        primary = await _primary()
+        primary = await made_primary()
         leaf, key = await primary.issue(AgentId("unknown", "dc1", "Node-1"), "localhost")
         assert accepted(leaf, key, primary.roots_pem)
         assert leaf.agent == "Node-1"
         assert leaf.agent_uri == f"spiffe://{CLUSTER}.consul/agent/client/dc/dc1/id/Node-1"
 
-    _run(test())
+    run(test())
 
 
 @pytest.mark.parametrize(
@@ -149,11 +129,11 @@ def test_an_agent_gets_its_trust_domain_corrected() -> None:
 )
 def test_leaves_that_nobody_may_have(identity: Any, names: tuple[str, ...], refusal: str) -> None:
     async def test() -> None:
-        primary = await _primary()
+        primary = await made_primary()
         with pytest.raises(ProconsulError, match=refusal):
             await primary.issue(identity, *names)
 
-    _run(test())
+    run(test())
 
 
 async def _ask_for(primary: Datacenter, *uris: str) -> None:
@@ -169,14 +149,14 @@ async def _ask_for(primary: Datacenter, *uris: str) -> None:
 
 def test_one_request_is_for_one_identity() -> None:
     async def test() -> None:
-        primary = await _primary()
+        primary = await made_primary()
         uri = f"spiffe://{CLUSTER}.consul/ns/default/dc/dc1/svc/"
         with pytest.raises(ProconsulError, match="invalid number of URIs: 2"):
             await _ask_for(primary, f"{uri}web", f"{uri}db")
         with pytest.raises(ProconsulError, match="must be a service or agent ID"):
             await _ask_for(primary, SigningId(CLUSTER).uri)
 
-    _run(test())
+    run(test())
 
 
 def test_before_there_is_a_ca_nothing_is_signed() -> None:
@@ -193,12 +173,12 @@ def test_before_there_is_a_ca_nothing_is_signed() -> None:
         with pytest.raises(ProconsulError, match="CA root is nil"):
             await nothing.issue(AgentId("unknown", "dc2", "n"))
 
-    _run(test())
+    run(test())
 
 
 def test_through_a_rotation_old_and_new_leaves_are_taken_by_old_and_new_trust() -> None:
     async def test() -> None:
-        primary = await _primary()
+        primary = await made_primary()
         old_roots, (old_leaf, old_key) = primary.roots_pem, await primary.leaf()
         before = primary.ca.provider()
         await primary.rotate()
@@ -214,12 +194,12 @@ def test_through_a_rotation_old_and_new_leaves_are_taken_by_old_and_new_trust() 
         await primary.ca.initialize_primary()
         assert len(primary.root_ids) == 2
 
-    _run(test())
+    run(test())
 
 
 def test_old_roots_are_forgotten_after_two_lives_of_a_leaf() -> None:
     async def test() -> None:
-        primary = await _primary(LeafCertTTL="1h")
+        primary = await made_primary(LeafCertTTL="1h")
         await primary.rotate(PrivateKey=key_pem_of(generate()), LeafCertTTL="1h")
         primary.now_ns += 2 * HOUR_NS - 10**9
         await primary.ca.prune()
@@ -228,23 +208,23 @@ def test_old_roots_are_forgotten_after_two_lives_of_a_leaf() -> None:
         await primary.ca.prune()
         assert primary.root_ids == [primary.ca.active_root().id]
 
-    _run(test())
+    run(test())
 
 
 def test_settings_without_a_new_key_keep_the_root() -> None:
     async def test() -> None:
-        primary = await _primary()
+        primary = await made_primary()
         root = primary.ca.active_root().id
         await primary.rotate(LeafCertTTL="24h", PrivateKeyBits=384)
         assert primary.root_ids == [root]
         assert primary.ca.provider().config.leaf_ttl_ns == 24 * HOUR_NS
 
-    _run(test())
+    run(test())
 
 
 def test_the_users_own_root_and_what_is_wrong_with_it() -> None:
     async def test() -> None:
-        primary, other = await _primary(), await _primary()
+        primary, other = await made_primary(), await made_primary()
         state = other.ca.provider().state
         assert state is not None
         config_before, states = primary.ca.config, dict(primary.store.tables.ca_provider_states)
@@ -268,12 +248,12 @@ def test_the_users_own_root_and_what_is_wrong_with_it() -> None:
         leaf, key = await primary.leaf()
         assert accepted(leaf, key, other.roots_pem)
 
-    _run(test())
+    run(test())
 
 
 def test_without_cross_signing_a_rotation_must_be_forced() -> None:
     async def test() -> None:
-        primary = await _primary(DisableCrossSigning=True)
+        primary = await made_primary(DisableCrossSigning=True)
         with pytest.raises(ProconsulError, match="does not support cross-signing"):
             await primary.rotate()
         states = primary.store.tables.ca_provider_states
@@ -284,81 +264,7 @@ def test_without_cross_signing_a_rotation_must_be_forced() -> None:
         )
         assert not primary.ca.active_root().intermediate_certs
 
-    _run(test())
-
-
-def test_a_secondarys_leaves_verify_by_the_primarys_root() -> None:
-    async def test() -> None:
-        primary = await _primary()
-        secondary = await _secondary(primary)
-        assert secondary.root_ids == primary.root_ids
-        leaf, key = await secondary.leaf()
-        assert accepted(leaf, key, primary.roots_pem)
-        root = secondary.ca.active_root()
-        assert root.signing_key_id == facts_of(leaf.cert_pem).authority_key_id
-        state = secondary.ca.provider().state
-        assert state is not None
-        assert root.intermediate_certs == [state.intermediate_cert]
-        index = secondary.index
-        await secondary.secondary_of(primary).adopt(await primary.roots(None))  # type: ignore[arg-type]
-        assert secondary.index == index
-
-    _run(test())
-
-
-def test_a_secondary_follows_a_rotation() -> None:
-    async def test() -> None:
-        primary = await _primary()
-        secondary = await _secondary(primary)
-        old_roots, (old_leaf, old_key) = primary.roots_pem, await secondary.leaf()
-        await primary.rotate()
-        await secondary.secondary_of(primary).adopt(await primary.roots(None))  # type: ignore[arg-type]
-        leaf, key = await secondary.leaf()
-        assert accepted(leaf, key, old_roots)
-        assert accepted(leaf, key, primary.ca.active_root().root_cert)
-        assert accepted(old_leaf, old_key, secondary.roots_pem)
-        assert sorted(secondary.root_ids) == sorted(primary.root_ids)
-        late = await _secondary(primary)
-        assert sorted(late.root_ids) == sorted(primary.root_ids), "old leaves are about still"
-
-    _run(test())
-
-
-def test_a_refused_intermediate_does_not_keep_the_roots_away() -> None:
-    async def test() -> None:
-        primary = await _primary()
-        primary.refusal = ProconsulError("Permission denied")
-        secondary = Datacenter("dc2", is_primary=False)
-        secondary.now_ns = primary.now_ns
-        following = secondary.secondary_of(primary)
-        with pytest.raises(ProconsulError, match=r"refused to sign .* Permission denied"):
-            await following.adopt(await primary.roots(None))  # type: ignore[arg-type]
-        assert secondary.root_ids == primary.root_ids
-        with pytest.raises(ProconsulError, match="provider not initialized"):
-            await secondary.leaf()
-        primary.refusal = None
-        await following.adopt(await primary.roots(None))  # type: ignore[arg-type]
-        leaf, key = await secondary.leaf()
-        assert accepted(leaf, key, primary.roots_pem)
-
-    _run(test())
-
-
-def test_an_intermediate_is_renewed_at_half_of_its_life() -> None:
-    async def test() -> None:
-        primary = await _primary(IntermediateCertTTL="240h")
-        secondary = await _secondary(primary)
-        following = secondary.secondary_of(primary)
-        before = secondary.ca.provider().signing_pem
-        assert 0 < await following.renew() <= 3600
-        for datacenter in (primary, secondary):
-            datacenter.now_ns += 120 * HOUR_NS
-        await following.renew()
-        after = secondary.ca.provider().signing_pem
-        assert after != before
-        assert secondary.ca.active_root().intermediate_certs == [after]
-
-    _run(test())
+    run(test())
 
 
 def test_limits_of_signing() -> None:
@@ -377,50 +283,20 @@ def test_limits_of_signing() -> None:
         async with limits.admitted(config):
             pass
 
-    _run(test())
+    run(test())
 
 
-def test_a_secondary_follows_by_itself() -> None:
-    """Through failures, without asking in a hurry, and never back to roots of before."""
-    calls: list[int] = []
-
+def test_settings_that_somebody_else_has_changed() -> None:
     async def test() -> None:
-        primary = await _primary()
-        secondary = Datacenter("dc2", is_primary=False)
-        secondary.now_ns = primary.now_ns
-        following = secondary.secondary_of(primary)
-        changed = asyncio.Event()
+        primary = await made_primary()
+        seen = primary.ca.config
+        assert seen is not None
+        await primary.rotate(LeafCertTTL="24h")
+        late = replace(seen, config={"LeafCertTTL": "48h"})
+        with pytest.raises(ProconsulError, match="it changed meanwhile"):
+            await primary.ca.update_configuration(late)
+        assert primary.ca.provider().config.leaf_ttl_ns == 24 * HOUR_NS
+        await asyncio.gather(primary.rotate(), primary.rotate())
+        assert len(primary.root_ids) == 3, "one after the other"
 
-        async def roots(request: DCSpecificRequest) -> ca.IndexedCARoots:
-            calls.append(request.min_query_index)
-            if len(calls) == 1:
-                raise ProconsulError("No path to datacenter")
-            if len(calls) == 2:
-                return ca.IndexedCARoots(index=1)
-            if (await primary.roots(request)).index <= request.min_query_index:
-                await changed.wait()
-                changed.clear()
-            return await primary.roots(request)
-
-        following._primary = dataclasses.replace(following._primary, roots=roots)
-        old = await primary.roots(DCSpecificRequest())
-        tasks = [
-            asyncio.create_task(loop()) for loop in (following.follow, following.renew_forever)
-        ]
-        await _until(lambda: bool(secondary.root_ids) and bool(secondary.ca.provider().state))
-        assert calls[-1] or len(calls) == 3
-        await primary.rotate()
-        changed.set()
-        await _until(lambda: secondary.ca.active_root().id == primary.ca.active_root().id)
-        await following.adopt(old)
-        assert secondary.ca.active_root().id == primary.ca.active_root().id
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-
-    _run(test())
-
-
-async def _until(check: Callable[[], bool]) -> None:
-    while not check():  # noqa: ASYNC110
-        await asyncio.sleep(0.005)
+    run(test())
