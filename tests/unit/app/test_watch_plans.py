@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proconsul.app.watches import HttpHandler, Plan, parse_plans
+from proconsul.app.watches import HttpHandler, Plan, Watches, parse_plans
+from proconsul.domain.kv import DirEntry, IndexedDirEntries
 from proconsul.domain.watches import WatchError
+from proconsul.drivers.scope import TaskScope
+from proconsul.interfaces.http.ports import HttpApiConfig
+from proconsul.interfaces.http.routes import build_api
+from proconsul.util.metrics import Metrics
 
 KEY = {"type": "key", "key": "a"}
 
@@ -59,6 +68,46 @@ def test_urls() -> None:
 def test_refused(params: dict[str, Any], text: str) -> None:
     with pytest.raises(WatchError, match=text):
         parsed(**params)
+
+
+class Agent:
+    """One key, which changes once."""
+
+    def __init__(self) -> None:
+        self.metrics = Metrics()
+        self.values = [b"one", b"two"]
+        self.asked: list[str] = []
+
+    def try_rpc(self, _method: str, _request: Any) -> None:
+        return None
+
+    async def rpc(self, method: str, request: Any) -> Any:
+        assert (method, request.key, request.token) == ("KVS.Get", "a", "t")
+        if request.min_query_index == 2:
+            await asyncio.Event().wait()
+        index = request.min_query_index + 1
+        entry = DirEntry.of("a", self.values[index - 1])
+        return IndexedDirEntries(entries=[entry], index=index, known_leader=True)
+
+
+def test_the_agent_is_asked_within_the_process(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    script = f"cat >> {told}; echo $CONSUL_INDEX >> {told}"
+    api = build_api(Agent(), HttpApiConfig("dc1", "n1"))  # type: ignore[arg-type]
+
+    async def watch() -> None:
+        async with TaskScope("test") as scope:
+            watches = Watches(api, scope)
+            watches.run([parsed(args=["sh", "-c", script], token="t")])
+            async with asyncio.timeout(20):
+                while not (told.exists() and told.read_text().endswith("2\n")):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            watches.run([])
+
+    asyncio.run(watch())
+    lines = told.read_text().splitlines()
+    values = [base64.b64decode(json.loads(line)["Value"]) for line in lines[::2]]
+    assert (values, lines[1::2]) == ([b"one", b"two"], ["1", "2"])
 
 
 def test_they_need_http() -> None:

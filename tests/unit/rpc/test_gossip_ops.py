@@ -19,6 +19,7 @@ from proconsul.domain.messages import MessageType
 from proconsul.rpc.endpoints import ops as endpoints
 from proconsul.rpc.endpoints import txn as txn_endpoints
 from proconsul.rpc.endpoints.base import RequestError
+from proconsul.rpc.endpoints.internal import COORDINATE_BATCH, COORDINATE_BATCHES_MAX
 from proconsul.rpc.table import Call, EndpointTable
 from proconsul.util.errors import ProconsulError
 
@@ -149,6 +150,30 @@ def test_only_one_segment_is_compared() -> None:
     server = placed(far("a", 0.0, "x"), far("b", 0.1, "x"), far("b", 0.9), far("c", 0.0, "y"))
     assert order(server, o.QuerySource("dc1", node="a"))[0] == ["a", "b", "c", "d"]
     assert order(server, o.QuerySource("dc1", node="c"))[0] == ["c", "a", "b", "d"]
+
+
+def test_a_missing_coordinate_is_invalid() -> None:
+    with pytest.raises(RequestError, match="invalid coordinate"):
+        placed().call("Coordinate.Update", co.CoordinateUpdateRequest(node="a"))
+
+
+def test_updates_beyond_the_limit_are_refused_as_they_come(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server = placed()
+    for number in range(COORDINATE_BATCH * COORDINATE_BATCHES_MAX + 3):
+        coord = far("", number / 1000).coord
+        server.call("Coordinate.Update", co.CoordinateUpdateRequest(node=f"n{number}", coord=coord))
+    server.call("Coordinate.Update", co.CoordinateUpdateRequest(node="n0", coord=far("", 9).coord))
+
+    async def flush() -> None:
+        flushing = asyncio.ensure_future(server.coordinates.flush_forever(0.0))
+        async with asyncio.timeout(10):
+            while "number_discarded=3" not in caplog.text:  # noqa: ASYNC110 - a line of the log
+                await asyncio.sleep(0)
+        flushing.cancel()
+
+    asyncio.run(flush())
 
 
 # --- transactions on the catalog

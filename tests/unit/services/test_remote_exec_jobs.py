@@ -69,7 +69,7 @@ def test_a_job_is_acknowledged_run_and_told(spec: dict[str, Any]) -> None:
 
 def test_much_output_comes_in_pieces_and_silence_is_a_heartbeat() -> None:
     store = run(
-        {"Command": f"head -c {OUTPUT_BYTES + 1} /dev/zero; sleep 0.8; echo x", "Wait": 100_000_000}
+        {"Command": f"head -c {OUTPUT_BYTES + 1} /dev/zero; sleep 1.2; echo x", "Wait": 100_000_000}
     )
     pieces = [store.keys[key] for key in sorted(store.keys) if key.startswith("out/")]
     assert len(pieces[0]) == OUTPUT_BYTES
@@ -92,3 +92,8 @@ def test_a_session_that_is_gone_ends_the_command() -> None:
     assert run({"Command": "sleep 60", "Wait": 100_000_000}, refuses="/out/").keys == {
         "ack": b"", "exit": b"255",
     }  # fmt: skip
+
+
+def test_heartbeats_are_bounded() -> None:
+    keys = run({"Command": "sleep 0.45", "Wait": 1}).keys
+    assert 1 <= sum(key.startswith("out/") for key in keys) <= 5

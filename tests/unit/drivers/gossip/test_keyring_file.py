@@ -74,3 +74,25 @@ def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "serf").write_text("a file, not a directory")
     with pytest.raises(keyring_file.KeyringFileError, match="Failed to write keyring file"):
         keyring_file.save(tmp_path / "serf/local.keyring", [ONE])
+
+
+def test_a_failed_write_leaves_the_old_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "k"
+    keyring_file.save(path, [ONE])
+
+    def full(_handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keyring_file.os, "fsync", full)
+    with pytest.raises(keyring_file.KeyringFileError, match="No space left"):
+        keyring_file.save(path, [TWO])
+    assert keyring_file.decode(path.read_bytes()).keys == [ONE]
+
+
+def test_a_ring_holds_64_keys() -> None:
+    keys = [bytes([number]) * 16 for number in range(65)]
+    assert len(keyring_file.decode(text(*keys[:64]).encode()).keys) == 64
+    with pytest.raises(ConfigError, match="more than 64 keys"):
+        keyring_file.decode(text(*keys).encode())
