@@ -89,6 +89,11 @@ ON_NODE = (
     "Proxy.Expose.Checks == false", "Proxy.DestinationServiceName == web",
     "Proxy.Expose.Paths.Path == x", "Proxy.Upstreams.Config is empty",
 )  # fmt: skip
+ON_INTENTIONS = (
+    "SourceName == web", "SourceName != web", "Precedence == 9", "Precedence == 8", "Action in SourceName",
+    "deny in Action", "Meta.a == b", "Meta is empty", "CreatedAt == 1", "Hash is empty", "ID == x",
+    "SourceType == consul", "Description matches `^d`", "DefaultAddr == ``", "DestinationNS == default",
+)  # fmt: skip
 ON_AGENT_SERVICES = (
     "Service == api",
     "Port == 1 or Tags contains x",
@@ -107,6 +112,11 @@ CASES = (
     *(("/v1/catalog/node/n2", e) for e in ON_NODE),
     ("/v1/catalog/node-services/n2", ON_NODE[0]),
     ("/v1/catalog/services", "Nonsense =="),
+    *(
+        ("/v1/internal/ui/nodes", e)
+        for e in ("Node == n1", "Services.Port == 80", "Checks is empty")
+    ),
+    *(("/v1/connect/intentions", e) for e in ON_INTENTIONS),
     *(
         ("/v1/agent/services", e)
         for e in (
@@ -155,6 +165,10 @@ def agents(
                         "Check": {"TTL": "1h", "Status": "passing"},
                     },
                 )
+            for source, action in (("web", "allow"), ("*", "deny")):
+                intention = {"SourceName": source, "DestinationName": "db", "Action": action}
+                body = {**intention, "Description": f"d{action}", "Meta": {"a": action[:1]}}
+                assert agent.ask("POST", "/v1/connect/intentions", body)[0] == 200
             until(partial(agent.get, "/v1/health/checks/api"))
             until(partial(_synced, agent))
         yield pair
@@ -163,7 +177,7 @@ def agents(
 def _known(value: Any) -> Any:
     """What both agents must have alike: of answers, no indexes and no id of the node itself."""
     if isinstance(value, dict):
-        gone = {"CreateIndex", "ModifyIndex"}
+        gone = {"CreateIndex", "ModifyIndex", "CreatedAt", "UpdatedAt", "Hash"}
         return {k: _known(v) for k, v in value.items() if k not in gone and not _is_node_id(k, v)}
     if isinstance(value, list):
         return sorted((_known(one) for one in value), key=json.dumps)
