@@ -188,6 +188,11 @@ def check_root(root_pem: str, key_pem: str) -> None:
         raise CertificateError("RootCert and PrivateKey do not belong together")
     if not _is_authority(root):
         raise CertificateError("RootCert is not a CA certificate (basic constraints CA:TRUE)")
+    if not subject_key_id(root):
+        raise CertificateError(
+            "RootCert has no subject key identifier, by which agents know whether a leaf is its: "
+            "make one with it"
+        )
 
 
 def check_intermediate(

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from proconsul.domain.spiffe import SigningId
 from proconsul.mesh.ca import Authority, chain, create_root, cross_sign, sign_intermediate
-from proconsul.mesh.certificates import facts_of, key_pem_of, load_key
+from proconsul.mesh.certificates import check_root, facts_of, key_pem_of, load_key
 from proconsul.mesh.errors import CertificateError, SigningRequestError
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -130,6 +130,31 @@ def test_a_cross_signed_root_is_the_same_to_its_leaves() -> None:
 def test_a_chain_holds_each_certificate_once_the_issuer_first() -> None:
     assert chain("leaf\n", "own", ["crossed\n", "own\n"]) == "leaf\nown\ncrossed\n"
     assert chain("leaf", "", []) == "leaf\n"
+
+
+def _self_signed(*, authority: bool = True, key_id: bool = True) -> str:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "own")])
+    builder = (
+        x509.CertificateBuilder(name, name, KEY.public_key(), 1, NOW, NOW + YEAR)
+        .add_extension(x509.BasicConstraints(authority, None), critical=True)
+    )  # fmt: skip
+    if key_id:
+        own = x509.SubjectKeyIdentifier.from_public_key(KEY.public_key())
+        builder = builder.add_extension(own, critical=False)
+    return builder.sign(KEY, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def test_roots_that_users_give() -> None:
+    check_root(_self_signed(), ROOT.key_pem)
+    other = key_pem_of(ec.generate_private_key(ec.SECP256R1()))
+    for root, key, complaint in (
+        (_self_signed(), other, "do not belong together"),
+        (_self_signed(authority=False), ROOT.key_pem, "not a CA certificate"),
+        (_self_signed(key_id=False), ROOT.key_pem, "no subject key identifier"),
+        ("none", ROOT.key_pem, "no PEM-encoded data"),
+    ):
+        with pytest.raises(CertificateError, match=complaint):
+            check_root(root, key)
 
 
 def test_what_is_no_key_is_never_shown() -> None:
