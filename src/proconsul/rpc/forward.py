@@ -246,12 +246,15 @@ class Forwarder:
         ):
             return await self._handled(endpoint, request, Call(NOBODY, source))
         token = getattr(request, "token", "")
+        refusal: errors.DomainError | None = None
         try:
             may = self._server.resolve_token(token) or await self._server.resolve_token_later(token)
-        except errors.DomainError:
+        except errors.DomainError as error:
+            refusal, may = error, NOBODY
+        if refusal is not None:
             if endpoint.token_last:
                 await self._complain_of_the_rest(endpoint, request, source)
-            raise
+            raise refusal
         answer = await self._handled(endpoint, request, Call(may, source))
         if not getattr(request, "min_query_index", 0) or may is EVERYTHING:
             return answer

@@ -138,3 +138,15 @@ def test_text_and_nesting_are_bounded() -> None:
     for text in ("a {" * 64, '{"a":' * 64, "x = " + "[" * 64, "#" * (1 << 21)):
         with pytest.raises(RulesError):
             parse_rules(text)
+
+
+def test_merging_leaves_the_merged_as_they_are() -> None:
+    """Consul's cache keeps what one token's merge wrote into a rule, for all tokens."""
+    one, other = (parse_rules(f'service "a" {{ policy = "{p}" }}') for p in ("read", "deny"))
+    assert merge([one, other]).exact[Resource.SERVICE] == (Rule("a", "deny"),)
+    assert merge([one]).exact[Resource.SERVICE] == (Rule("a", "read"),)
+
+
+def test_json_that_is_none_is_said_so_in_pythons_words() -> None:
+    with pytest.raises(RulesError, match="Expecting property name enclosed in double quotes"):
+        parse_rules("{acl = 1}")

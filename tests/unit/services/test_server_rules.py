@@ -82,6 +82,15 @@ def test_tags_are_consuls() -> None:
     assert client_tags(CONFIG.identity)["role"] == "node"
 
 
+@pytest.mark.parametrize(("enabled", "mode"), [(True, "1"), (False, "0")])
+def test_acls_are_on_or_off_and_never_in_legacy_mode(enabled: bool, mode: str) -> None:
+    identity = dataclasses.replace(CONFIG.identity, acls_enabled=enabled)
+    assert client_tags(identity)["acls"] == mode
+    for wan in (False, True):
+        config = dataclasses.replace(CONFIG, identity=identity, wan=CONFIG.lan)
+        assert server_tags(config, wan=wan)["acls"] == mode
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
