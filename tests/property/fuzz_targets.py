@@ -11,6 +11,7 @@ import json
 import pkgutil
 import random
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -395,6 +396,8 @@ def _config_entry(data: bytes) -> None:
 def _domain() -> list[Target]:
     def target(type_: type) -> Target:
         samples = [encode(_filled(type_)), b"\x80"]
+        with suppress(TypeError):  # an empty one, where there is such a thing
+            samples.append(encode(type_()))
         return Target(f"struct {type_.__name__}", lambda d: decode(d, type_), samples, weight=0.15)
 
     definition = json.dumps(
@@ -467,8 +470,10 @@ def _text() -> list[Target]:
         Target("ACL rules", _text_of(_acl_rules), _RULES, (RulesError,)),
         Target("legacy ACL rules", _text_of(translate_legacy_rules), _RULES, (RulesError,)),
         Target("ACL token", acl_views.read_token, _TOKENS, (GoDecodeError,)),
-        Target("ACL policy", acl_views.read_policy, _TOKENS, (GoDecodeError,)),
-        Target("ACL role", acl_views.read_role, _TOKENS, (GoDecodeError,)),
+        Target("ACL policy", acl_views.read_policy,
+               [b'{"Name":"p","Rules":"key_prefix \\"\\" {}","Datacenters":["dc1"]}', *_TOKENS], (GoDecodeError,)),
+        Target("ACL role", acl_views.read_role,
+               [b'{"Name":"r","Policies":[{"Name":"p"}]}', *_TOKENS], (GoDecodeError,)),
         Target("regular expression", _text_of(lambda t: compile_regexp(t).groups(t)), _REGEXPS,
                (RegexpError,)),
     ]  # fmt: skip
