@@ -38,6 +38,8 @@ _NORMAL = (
 _LOAD = re.compile(
     # A machine that is short of time: a member that was not heard in time says that it is here
     r"Refuting a (?:suspect|dead) message|Was able to connect to \S+ but other probes failed"
+    # What was asked for before it was replicated
+    r"|(?:Request error|RPC failed).*not found"
 )
 
 

@@ -91,20 +91,17 @@ class PooledConnection:
         """See `RpcClientStream.call`; raises `TimeoutError` at `deadline`."""
         self.calls += 1
         client: RpcClientStream[YamuxStream] | None = None
-        healthy = answered = False
+        healthy = False
         try:
             async with asyncio.timeout_at(deadline):
                 client = await self._take()
                 answer = await client.call(method, body)
-                healthy = answered = True
+                healthy = True
                 return answer
-        except RemoteError:
-            answered = True
-            raise
         finally:
             self.calls -= 1
             if client is not None:
-                self._give_back(client, healthy=healthy, answered=answered)
+                self._give_back(client, healthy=healthy)
 
     async def aclose(self) -> None:
         """End the session."""
@@ -123,14 +120,11 @@ class PooledConnection:
                 f"rpc error getting client: failed to start stream: {error}", safe_to_retry=True
             ) from error
 
-    def _give_back(
-        self, client: RpcClientStream[YamuxStream], *, healthy: bool, answered: bool
-    ) -> None:
-        if not answered:
-            client.stream.abort()
-        elif not healthy:
-            client.stream.close_nowait()  # Consul's servers log a stream that is reset as an error
-        elif len(self._idle) < self._idle_streams_max and not client.stream.broken:
+    def _give_back(self, client: RpcClientStream[YamuxStream], *, healthy: bool) -> None:
+        room = len(self._idle) < self._idle_streams_max
+        if healthy and room and not client.stream.broken:
             self._idle.append(client)
         else:
+            # In order, also when nobody waits for the answer any more: Consul's servers log a
+            # stream that is reset as an error
             client.stream.close_nowait()

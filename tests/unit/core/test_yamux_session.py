@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proconsul.core.yamux import session
 from proconsul.core.yamux.session import (
     Event,
     RemoteGoAway,
@@ -95,15 +96,42 @@ def test_reset_is_seen_and_late_data_is_dropped() -> None:
     assert len(client) == len(server) == 0
 
 
-def test_data_on_an_abandoned_stream_is_answered_with_a_reset() -> None:
+def test_data_on_an_abandoned_stream_of_the_peers_is_answered_with_a_reset() -> None:
+    client, server = pair()
+    stream = opened(client, server)
+    server.abandon(stream)
+    move(server, client)
+    client.send(stream, b"does anyone listen?")
+    assert move(client, server) == []
+    assert move(server, client) == [StreamReset(stream)]
+    assert len(server) == 0
+
+
+def test_an_answer_that_nobody_waits_for_is_dropped_whatever_its_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "DROPPED_BYTES_MAX", 600_000)
     client, server = pair()
     stream = opened(client, server)
     client.abandon(stream)
     move(client, server)
-    server.send(stream, b"does anyone listen?")
-    assert move(server, client) == []
-    assert move(client, server) == [StreamReset(stream)]
-    assert len(client) == 0
+    for _ in range(3):
+        assert server.send(stream, bytes(200_000)) == 200_000
+        assert move(server, client) == []
+        assert move(client, server) in ([WindowOpened(stream)], [])
+    server.end(stream)
+    move(server, client)
+    assert len(client) == len(server) == 0
+
+    events: list[Event] = []
+    endless = opened(client, server)
+    client.abandon(endless)
+    move(client, server)
+    for _ in range(4):
+        server.send(endless, bytes(200_000))
+        move(server, client)
+        events = move(client, server)
+    assert events == [StreamReset(endless)]
 
 
 def test_too_many_streams_are_reset() -> None:

@@ -100,7 +100,13 @@ class _Stream(Struct):
     fin_sent: bool = False
     fin_received: bool = False
     abandoned: bool = False
-    """Closed here for reading too: anything but the peer's FIN is answered with a reset."""
+    """Closed here for reading too. What comes on a stream of the peer's is answered with a reset; on
+    one of ours it is the answer that nobody waits for, and dropped: Consul's servers log resets."""
+    dropped: int = 0
+    """Bytes, of which `DROPPED_BYTES_MAX` are suffered."""
+
+
+DROPPED_BYTES_MAX = 64 << 20
 
 
 class Session:
@@ -375,9 +381,18 @@ class Session:
         if stream is None:
             return  # reset here while the peer was sending
         if stream.abandoned:
-            self.reset(stream_id)
+            self._drop(stream_id, stream, len(chunk))
             return
         self._events.append(StreamData(stream_id, chunk))
+        if stream.fin_received and not self._data_left:
+            self._finish(stream_id, stream)
+
+    def _drop(self, stream_id: int, stream: _Stream, count: int) -> None:
+        stream.dropped += count
+        if stream_id % 2 == self._peer_parity or stream.dropped > DROPPED_BYTES_MAX:
+            self.reset(stream_id)
+            return
+        self.consumed(stream_id, count)
         if stream.fin_received and not self._data_left:
             self._finish(stream_id, stream)
 
