@@ -129,6 +129,32 @@ def test_retry_join_gives_up_after_its_attempts() -> None:
     run(main)
 
 
+def test_the_first_retries_come_soon_unless_they_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def join(_addresses: Sequence[str]) -> int:
+        raise ProconsulError("refused")
+
+    def waits(interval_s: float, **bounds: int) -> list[float]:
+        waited: list[float] = []
+
+        async def sleep(delay: float) -> None:
+            waited.append(delay)
+            if len(waited) == 6:
+                raise asyncio.CancelledError
+
+        monkeypatch.setattr("asyncio.sleep", sleep)
+        resolver = FakeResolver({"name": ["10.0.0.1"]})
+        with pytest.raises((asyncio.CancelledError, RetryJoinError)):
+            run(
+                lambda: retry_join("LAN", ["name"], join, resolver, interval_s=interval_s, **bounds)
+            )
+        return waited
+
+    assert waits(5.0) == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert waits(5.0, attempts_max=2) == [5.0, 5.0]
+
+
 # -- the WAN's joiner ----------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class _Server:
     names: set[str] = field(default_factory=set)
     outcomes: list[bytes | Exception] = field(default_factory=list)
     sent: list[tuple[Destination, str, bytes]] = field(default_factory=list)
+    deadlines: list[float] = field(default_factory=list)
     rights: dict[str, Authorizer] = field(default_factory=dict)
     """By token, where that is not the same for all."""
     failed: list[Destination] = field(default_factory=list)
@@ -84,6 +86,7 @@ class _Server:
         assert deadline > asyncio.get_running_loop().time()
         outcome = self.outcomes[min(len(self.sent), len(self.outcomes) - 1)]
         self.sent.append((to, method, body))
+        self.deadlines.append(deadline)
         self.on_send()
         if self.before_send is not None:
             await self.before_send(to)
@@ -361,6 +364,47 @@ def test_datacenters_without_servers_are_told_apart() -> None:
         with pytest.raises(errors.NoPathToDatacenterError):
             _call(forwarder, "KVS.Get", kv.KeyRequest(datacenter=f"x{number}"))
     assert len(forwarder._complained) <= forward.COMPLAINTS_MAX
+
+
+def test_a_way_that_is_missing_is_complained_of_once_in_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = HopError(Hop.DIAL, "dc2", "refused")
+    server = _Server(known={"dc2": [_to("s1", "dc2")]}, outcomes=[failure])
+    elsewhere = kv.KeyRequest(datacenter="dc3", key="a")
+
+    async def main() -> None:
+        forwarder = _forwarder(server)
+        for _ in range(3):
+            with pytest.raises(errors.NoPathToDatacenterError):
+                await forwarder.call("KVS.Get", elsewhere)
+            with pytest.raises(HopError):
+                await forwarder.call("KVS.Get", THERE)
+        lines = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+        assert sum("no path was found: datacenter=dc3" in line for line in lines) == 1
+        assert sum("dial failed" in line for line in lines) == 1
+        monkeypatch.setattr(forward, "COMPLAIN_S", 0.0)
+        caplog.clear()
+        with pytest.raises(HopError):
+            await forwarder.call("KVS.Get", THERE)
+        assert "refused" in caplog.text
+
+    asyncio.run(main())
+
+
+def test_calls_to_other_datacenters_end() -> None:
+    server = _Server(known={"dc2": [_to("s1", "dc2")]}, outcomes=[encode(ANSWER)])
+    query = kv.KeyRequest(
+        datacenter="dc2", key="a", min_query_index=5, max_query_time_ns=60 * 10**9
+    )
+    for request, at_most in ((THERE, forward.CALL_S), (query, 60 * 17 / 16 + forward.CALL_S)):
+
+        async def main(request: kv.KeyRequest = request) -> float:
+            started = asyncio.get_running_loop().time()
+            await _forwarder(server).call("KVS.Get", request)
+            return server.deadlines[-1] - started
+
+        assert at_most <= asyncio.run(main()) < at_most + 5
 
 
 def test_federation_states_are_written_in_the_primary() -> None:

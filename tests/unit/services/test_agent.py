@@ -163,6 +163,32 @@ def test_views_for_http_and_info() -> None:
     _run(test)
 
 
+def test_the_first_comparison_waits_for_the_first_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not for ever."""
+
+    async def test() -> None:
+        agent = _agent("c1", server=False)
+        async with contextlib.aclosing(agent):
+            begun: list[float] = []
+
+            async def compare() -> None:
+                begun.append(asyncio.get_running_loop().time())
+
+            monkeypatch.setattr(agent.anti_entropy, "run", compare)
+            loop = asyncio.get_running_loop()
+            for patience_s, result_after_s in ((30.0, 0.05), (0.05, 30.0)):
+                monkeypatch.setattr(agent_module, "FIRST_PROBES_S", patience_s)
+                at = loop.time() + result_after_s
+                monkeypatch.setattr(
+                    agent.registrations, "first_results", lambda at=at: loop.time() >= at
+                )
+                started = loop.time()
+                await agent._synchronise()
+                assert 0.04 <= begun[-1] - started < 10
+
+    _run(test)
+
+
 def test_what_a_reload_changes_reaches_catalog_and_limits() -> None:
     async def test() -> None:
         first, second = _agent("s1"), _agent("c1", server=False)

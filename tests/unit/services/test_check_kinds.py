@@ -242,6 +242,23 @@ def test_aliases_of_this_node_follow_at_once() -> None:
     follow(CheckSpec("a", alias_service="web"), act)
 
 
+def test_an_alias_of_its_own_node_recovers() -> None:
+    """It is a check of the node itself, and was critical before there was anything else."""
+
+    async def act(state: LocalState, shown: Callable[[str], Awaitable[None]]) -> None:
+        state.add_service(c.NodeService(id="web", service="web"))
+        await shown("No checks found.")
+        own = c.HealthCheck(check_id="a", name="A", service_id="web", status=c.CRITICAL)
+        state.add_check(own, now=0)
+        disk = c.HealthCheck(check_id="d", name="D", status=c.CRITICAL)
+        state.add_check(disk, now=0)
+        await shown('Aliased check "D" failing: ')
+        state.update_check("d", c.PASSING, "", 0)
+        await shown("All checks passing.")
+
+    follow(CheckSpec("a", alias_service="web"), act)
+
+
 def test_aliases_of_other_nodes_ask_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alias_checks, "FAILURES_MIN", 9)
     catalog = Catalog()

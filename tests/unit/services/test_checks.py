@@ -118,6 +118,41 @@ def test_a_probe_that_breaks_does_not_end_its_check(monkeypatch: pytest.MonkeyPa
     asyncio.run(run())
 
 
+def test_a_failing_probe_is_repeated_soon_in_its_first_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    now = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        waits.append(round(seconds, 1))
+        now[0] += seconds
+        if now[0] > 75:
+            raise asyncio.CancelledError
+
+    class Loop:
+        def time(self) -> float:
+            return now[0]
+
+    async def refuse(_host: str, _port: int, _timeout_s: float) -> None:
+        raise probes.ProbeError("refused")
+
+    async def run() -> None:
+        spec = CheckSpec("c", tcp="127.0.0.1:80", interval_s=10.0)
+        probing = checks._Probing(spec, Probes(), lambda *_: None, random.Random(0))
+        monkeypatch.setattr(check_probes, "tcp_probe", refuse)
+        monkeypatch.setattr("asyncio.get_running_loop", Loop)
+        monkeypatch.setattr("asyncio.sleep", sleep)
+        with pytest.raises(asyncio.CancelledError):
+            await probing.run()
+        monkeypatch.undo()
+
+    asyncio.run(run())
+    assert waits[:6] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0], "the first probe came at once"
+    assert set(waits[5:-2]) == {1.0}
+    assert 9.0 <= waits[-1] <= 10.0, "after a minute by its interval"
+
+
 def test_malformed_targets_are_critical_with_a_reason() -> None:
     async def run() -> None:
         test = _Runner()
