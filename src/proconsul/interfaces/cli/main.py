@@ -139,10 +139,17 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command -> (where it is, in one line what it does)."""
 
 GROUPS: dict[str, str] = {
+    "acl": "Interact with Consul's ACLs",
+    "acl auth-method": "Look at ACL auth methods",
+    "acl binding-rule": "Look at ACL binding rules",
+    "acl policy": "Manage Consul's ACL policies",
+    "acl role": "Manage Consul's ACL roles",
+    "acl token": "Manage Consul's ACL tokens",
     "catalog": "Interact with the catalog",
     "config": "Interact with centralized configuration",
     "intention": "Interact with the intentions of the service mesh",
     "connect": "Interact with the service mesh",
+    "connect ca": "Interact with the certificate authority of the service mesh",
     "federation": "Look at the federation of datacenters",
     "kv": "Interact with the key-value store",
     "operator": "Provides cluster-level tools for Consul operators",
@@ -185,9 +192,11 @@ def _dispatch(args: list[str]) -> int:
             return _run(name, args[words:])
         if len(args) >= words and name in GROUPS:
             asked = any(a in _HELP for a in args[words:])
+            if not asked and len(args) > words:
+                err(f"Unknown subcommand of {name}: {args[words]}\n")
             (out if asked else err)(_overview(name))
             return 0 if asked else 1
-    err(_overview(""))
+    err(f"Unknown command: {args[0]}\n\n{_overview('')}")
     return 127
 
 

@@ -72,8 +72,16 @@ def test_help_everywhere(capsys: Output) -> None:
         assert main(name.split()) == 1
 
 
+def test_every_command_is_found_from_the_overview() -> None:
+    leading = {" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, name.count(" ") + 1)}
+    assert leading == set(GROUPS)
+
+
 def test_unknown_command(capsys: Output) -> None:
     assert main(["nope"]) == 127
+    assert capsys.readouterr().err.startswith("Unknown command: nope\n")
+    assert main(["acl", "polcy", "list"]) == 1
+    assert capsys.readouterr().err.startswith("Unknown subcommand of acl: polcy\n")
     assert main([]) == 127
     assert "Available commands are:" in capsys.readouterr().err
     assert main(["--version"]) == 0
