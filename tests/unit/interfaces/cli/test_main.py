@@ -73,7 +73,9 @@ def test_help_everywhere(capsys: Output) -> None:
 
 
 def test_every_command_is_found_from_the_overview() -> None:
-    leading = {" ".join(name.split()[:n]) for name in COMMANDS for n in range(1, name.count(" ") + 1)}
+    leading = {
+        " ".join(name.split()[:n]) for name in COMMANDS for n in range(1, name.count(" ") + 1)
+    }
     assert leading == set(GROUPS)
 
 
