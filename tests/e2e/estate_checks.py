@@ -4,9 +4,7 @@ mesh CA. Each check takes a world whose ACLs deny by default, and waits.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import time
 import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,8 +20,6 @@ from proconsul.app.worlds.waiting import Missing, until
 from proconsul.app.worlds.world import World
 
 WHOLE_S = 60.0
-NOTICED_S = 6.0
-"""What an agent of ours takes at most to notice that a client has gone."""
 
 
 def everywhere(world: World, read: Callable[[Api], Any], wanted: Any, what: str) -> None:
@@ -151,23 +147,10 @@ def roots_agree_and_leaves_chain_to_them(world: World) -> None:
         until(partial(leaf_chains, world, server, "web"), "a leaf that chains", WHOLE_S)
 
 
-def who_waits_may_leave(world: World) -> None:
-    """A client that waits for another datacenter goes away before its answer comes."""
-    keys = {f"/v1/kv/left/{h.label}/{t.label}": (h, t) for h, t in pairs(world)}
-    for key, (here, there) in keys.items():
-        path = f"{key}?dc={there.datacenter.name}&index={1 << 40}&wait=30s"
-        with contextlib.suppress(TimeoutError):
-            world.api(here, 0.3).request("GET", path)
-    time.sleep(NOTICED_S)
-    for key, (_, there) in keys.items():
-        world.api(there).request("PUT", key, b"too late")
-
-
 CHECKS: tuple[Callable[[World], None], ...] = (
     config_entries_and_intentions_reach_all,
     acls_reach_all_and_hold,
     acl_replication_tells_the_truth,
     roots_agree_and_leaves_chain_to_them,
-    who_waits_may_leave,
 )
 """All of them."""
