@@ -135,3 +135,53 @@ def test_deleting(agent: str) -> None:
         b"",
     )
     assert _run([str(_CONSUL), "kv", "get", "-keys", "gone"], agent)[1] == b""
+
+
+def test_what_differs_on_purpose(agent: str, tmp_path: Path) -> None:
+    """docs/divergence.md has the reasons."""
+    os.chdir(_ROOT)
+    said, says = (done[1].decode().splitlines() for done in _both(["version"], agent))
+    assert [line for line in said if "proconsul" not in line] == says
+    assert len(said) == len(says) + 1
+
+    for command in (["kv"], ["kv", "get", "-h"]):
+        helps = [b"".join(done[1:]).decode() for done in _both(command, agent)]
+        assert helps[0].startswith("Usage: proconsul kv")
+        assert "Usage: consul kv" in helps[1]
+
+    asked = ["kv", "get", "-datacenter", "nowhere", "a"]
+    refusals = [done[2].decode() for done in _both(asked, agent)]
+    assert refusals[0] == refusals[1].replace("500\n", "500 (No path to datacenter)\n")
+    assert refusals[0] != refusals[1]
+
+    def validated(text: str) -> tuple[tuple[int, bytes, bytes], ...]:
+        (tmp_path / "a.hcl").write_text(f'data_dir = "{tmp_path}/data"\n{text}')
+        return _both(["validate", str(tmp_path / "a.hcl")], agent)
+
+    mine, real = validated('service { name = "a" } service { name = "b" }')
+    assert (mine[0], real[0]) == (0, 1)
+    assert b"'service' expected a map, got 'slice'" in real[2]
+    mine, real = validated("ui = true")
+    assert (mine[0], real[0]) == (1, 0)
+    assert b"Remove it" in mine[2]
+    mine, real = validated("nope = 1")
+    assert (mine[0], real[0]) == (1, 1)
+    assert all(b"invalid config key nope" in done[2] for done in (mine, real))
+    assert (b"Remove it" in mine[2], b"Remove it" in real[2]) == (True, False)
+
+
+def test_the_made_up_authority_is_ours(tmp_path: Path) -> None:
+    from cryptography import x509
+
+    for command, maker in (
+        ([sys.executable, "-m", "proconsul.interfaces.cli.main"], "proconsul"),
+        ([str(_CONSUL)], "HashiCorp Inc."),
+    ):
+        subprocess.run(
+            [*command, "tls", "ca", "create"], cwd=tmp_path, check=True, capture_output=True
+        )
+        made = tmp_path / "consul-agent-ca.pem"
+        subject = x509.load_pem_x509_certificate(made.read_bytes()).subject
+        assert subject.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME)[0].value == maker
+        for file in tmp_path.glob("consul-agent-ca*"):
+            file.unlink()
