@@ -21,6 +21,7 @@ from proconsul.domain.federation import raw_time
 from proconsul.domain.messages import MessageType
 from proconsul.domain.spiffe import SigningId
 from proconsul.federation.rate import Signal
+from proconsul.mesh.errors import CertificateError
 from proconsul.services.server.ca_limits import SigningLimits
 from proconsul.services.server.ca_provider import (
     PROVIDER,
@@ -29,6 +30,7 @@ from proconsul.services.server.ca_provider import (
     Provider,
     root_row,
 )
+from proconsul.state.errors import StateError
 from proconsul.util.errors import ProconsulError
 from proconsul.wire.gotime import ZERO_TIME_NS, decode_time
 
@@ -164,11 +166,18 @@ class CertificateAuthority:
                 log.info("CA provider config updated")
                 return
             await self._rotate(config, root, self.provider(old), old)
-        except BaseException:
-            if is_new and new.state is not None and self.config == old:
+        except (CaError, StateError, CertificateError):
+            # Whoever goes away, or leads no longer, leaves commands behind that may yet be applied:
+            # the key is kept for the root that they may bring. So is that of a root which is there
+            # already, since roots are written before settings that do not fit are refused.
+            if is_new and new.root_pem and not self._in_use(new.root_pem):
                 await new.forget()
             raise
         log.info("CA rotated to new root under provider: provider=%s", config.provider)
+
+    def _in_use(self, root_pem: str) -> bool:
+        roots = self.server.store.connect.roots().value
+        return any(root.root_cert.strip() == root_pem.strip() for root in roots)
 
     async def _rotate(
         self, config: ca.CAConfiguration, root: ca.CARoot, before: Provider, old: ca.CAConfiguration
@@ -183,7 +192,7 @@ class CertificateAuthority:
         else:
             crossed = await before.cross_sign(root.root_cert)
             root = replace(root, intermediate_certs=[crossed])
-        rows = [*self.rotated_out(), root]
+        rows = [*self.rotated_out(but=root.id), root]  # it may have been in force before
         await self.set_roots(rows, replace(config, modify_index=old.modify_index))
         await before.forget()
 
