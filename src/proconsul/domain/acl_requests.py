@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Raw, field
 
 from proconsul.domain import acl_types as t
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64, Uint64
 from proconsul.domain.federation import ZERO_TIME
 from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
 
@@ -317,4 +317,4 @@ class ACLPolicyResolveLegacyResponse(QueryMeta, frozen=True, gc=False):
     e_tag: str = ""
     parent: str = ""
     policy: dict[str, Any] | None = None
-    ttl_ns: int = 0
+    ttl_ns: Int64 = 0

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Raw
 from msgspec.structs import replace
 
-from proconsul.domain.base import NIL, GoStruct, Uint64, bytes_of, is_nil, raw_bytes
+from proconsul.domain.base import NIL, GoStruct, Int64, Uint64, bytes_of, is_nil, raw_bytes
 from proconsul.domain.federation import ZERO_TIME
 from proconsul.wire.gotime import ZERO_TIME_NS, decode_time
 
@@ -99,7 +99,7 @@ class ACLToken(GoStruct, frozen=True, gc=False):
     local: bool = False
     auth_method: str = ""
     raw_expiration_time: Raw = NIL
-    expiration_ttl_ns: int = 0
+    expiration_ttl_ns: Int64 = 0
     raw_create_time: Raw = ZERO_TIME
     raw_hash: Raw = NIL
     create_index: Uint64 = 0
@@ -200,7 +200,7 @@ class ACLPolicy(GoStruct, frozen=True, gc=False):
     name: str = ""
     description: str = ""
     rules: str = ""
-    syntax: int = 0
+    syntax: Int64 = 0
     datacenters: list[str] | None = None
     raw_hash: Raw = NIL
     create_index: Uint64 = 0
@@ -291,7 +291,7 @@ class ACLAuthMethod(GoStruct, frozen=True, gc=False):
     type: str = ""
     display_name: str = ""
     description: str = ""
-    max_token_ttl_ns: int = 0
+    max_token_ttl_ns: Int64 = 0
     token_locality: str = ""
     config: dict[str, Any] | None = None
     create_index: Uint64 = 0

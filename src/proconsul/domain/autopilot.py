@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from msgspec import Raw
 
-from proconsul.domain.base import GoStruct, bytes_of, raw_bytes
+from proconsul.domain.base import GoStruct, Int64, bytes_of, raw_bytes
 from proconsul.domain.operator import AutopilotConfig
 from proconsul.wire.gotime import ZERO_TIME_NS, decode_time, encode_time
 
@@ -24,12 +24,12 @@ class ServerHealth(GoStruct, frozen=True, gc=False):
     id: str = ""
     name: str = ""
     address: str = ""
-    serf_status: int = SERF_NONE
+    serf_status: Int64 = SERF_NONE
     version: str = ""
     leader: bool = False
-    last_contact_ns: int = NEVER_NS
-    last_term: int = 0
-    last_index: int = 0
+    last_contact_ns: Int64 = NEVER_NS
+    last_term: Int64 = 0
+    last_index: Int64 = 0
     healthy: bool = False
     voter: bool = False
     raw_stable_since: Raw = raw_bytes(encode_time(ZERO_TIME_NS))
@@ -44,7 +44,7 @@ class OperatorHealthReply(GoStruct, frozen=True, gc=False):
     """All of Raft's servers, and how many healthy voters can be spared."""
 
     healthy: bool = False
-    failure_tolerance: int = 0
+    failure_tolerance: Int64 = 0
     servers: list[ServerHealth] | None = None
 
     def of(self, server_id: str) -> ServerHealth | None:

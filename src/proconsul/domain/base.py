@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 Uint64 = Annotated[int, msgspec.Meta(ge=0)]
 """Go refuses a negative number here, and where it stands in the log it stops Consul's servers."""
+Int64 = Annotated[int, msgspec.Meta(le=(1 << 63) - 1)]
+"""Likewise a number that Go's `int` and durations cannot hold. No msgpack number is below them."""
 
 NIL = Raw(b"\xc0")
 """A nil byte field."""
@@ -93,6 +95,12 @@ def bytes_of(raw: Raw) -> bytes:
 
 
 _RAW_HEADER = {0xC4: 2, 0xC5: 3, 0xC6: 5, 0xD9: 2, 0xDA: 3, 0xDB: 5}
+
+
+def is_byte_field(raw: Raw) -> bool:
+    """Whether it is bytes, text or nil: what Go takes for `[]byte`, and nothing else."""
+    first = bytes(memoryview(raw)[:1]) or b"\xc0"
+    return 0xA0 <= first[0] <= 0xBF or first[0] == 0xC0 or first[0] in _RAW_HEADER
 
 
 def is_nil(raw: Raw) -> bool:
@@ -162,6 +170,8 @@ def _shape(tree: object, type_: Any) -> object:
             return None
         type_ = next(arg for arg in get_args(type_) if arg is not NoneType)
         origin = get_origin(type_)
+    if origin is Annotated:
+        return msgspec.convert(tree, type_)
     if type_ is Raw:
         return Raw(msgpack.packb(tree, use_bin_type=False))
     if isinstance(tree, bytes) and type_ in {str, Any}:
@@ -192,7 +202,7 @@ def _shape(tree: object, type_: Any) -> object:
 
 @cache
 def _hints(type_: type) -> dict[str, Any]:
-    return get_type_hints(type_)
+    return get_type_hints(type_, include_extras=True)
 
 
 def _builtins(value: object, depth: int = 0) -> object:

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import field
 
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64, Uint64
 from proconsul.domain.options import QueryMeta, WriteRequest
 
 META_WAN_FEDERATION = "consul-wan-federation"
@@ -64,14 +64,14 @@ class Node(GoStruct, frozen=True, gc=False):
 
 class ServiceAddress(GoStruct, frozen=True, gc=False):
     address: str = ""
-    port: int = 0
+    port: Int64 = 0
 
 
 class Weights(GoStruct, frozen=True, gc=False):
     """DNS weights per health; each between 0 and 65535, passing at least 1."""
 
-    passing: int = 0
-    warning: int = 0
+    passing: Int64 = 0
+    warning: Int64 = 0
 
     def is_valid(self) -> bool:
         return 1 <= self.passing <= 65535 and 0 <= self.warning <= 65535
@@ -92,16 +92,16 @@ class Upstream(GoStruct, frozen=True, gc=False):
     destination_name: str = ""
     datacenter: str = ""
     local_bind_address: str = ""
-    local_bind_port: int = 0
+    local_bind_port: Int64 = 0
     config: dict[str, Any] | None = None
     mesh_gateway: MeshGatewayConfig = MeshGatewayConfig()
     ingress_hosts: list[str] | None = None
 
 
 class ExposePath(GoStruct, frozen=True, gc=False):
-    listener_port: int = 0
+    listener_port: Int64 = 0
     path: str = ""
-    local_path_port: int = 0
+    local_path_port: Int64 = 0
     protocol: str = ""
     parsed_from_check: bool = False
 
@@ -117,7 +117,7 @@ class ConnectProxyConfig(GoStruct, frozen=True, gc=False):
     destination_service_name: str = ""
     destination_service_id: str = ""
     local_service_address: str = ""
-    local_service_port: int = 0
+    local_service_port: Int64 = 0
     config: dict[str, Any] | None = None
     upstreams: list[Upstream] | None = None
     mesh_gateway: MeshGatewayConfig = MeshGatewayConfig()
@@ -159,7 +159,7 @@ class NodeService(GoStruct, frozen=True, gc=False):
     address: str = ""
     tagged_addresses: dict[str, ServiceAddress] | None = None
     meta: dict[str, str] | None = None
-    port: int = 0
+    port: Int64 = 0
     weights: Weights | None = None
     enable_tag_override: bool = False
     proxy: ConnectProxyConfig = ConnectProxyConfig()
@@ -215,7 +215,7 @@ class ServiceNode(GoStruct, frozen=True, gc=False):
     service_tagged_addresses: dict[str, ServiceAddress] | None = None
     service_weights: Weights = Weights()
     service_meta: dict[str, str] | None = None
-    service_port: int = 0
+    service_port: Int64 = 0
     service_enable_tag_override: bool = False
     service_proxy: ConnectProxyConfig = ConnectProxyConfig()
     service_connect: ServiceConnect = ServiceConnect()
@@ -232,10 +232,10 @@ class HealthCheckDefinition(GoStruct, frozen=True, gc=False):
     method: str = ""
     body: str = ""
     tcp: str = ""
-    interval_ns: int = 0
-    output_max_size: int = 0
-    timeout_ns: int = 0
-    deregister_critical_service_after_ns: int = 0
+    interval_ns: Int64 = 0
+    output_max_size: Int64 = 0
+    timeout_ns: Int64 = 0
+    deregister_critical_service_after_ns: Int64 = 0
     script_args: list[str] | None = None
     docker_container_id: str = ""
     shell: str = ""
@@ -243,7 +243,7 @@ class HealthCheckDefinition(GoStruct, frozen=True, gc=False):
     grpc_use_tls: bool = field(default=False, name="GRPCUseTLS")
     alias_node: str = ""
     alias_service: str = ""
-    ttl_ns: int = 0
+    ttl_ns: Int64 = 0
 
     @property
     def kind(self) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 from msgspec import Meta, field
 
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64, Uint64
 from proconsul.domain.catalog import ExposeConfig, MeshGatewayConfig
 
 SERVICE_DEFAULTS = "service-defaults"
@@ -96,7 +96,7 @@ class ServiceRouteDestination(GoStruct, frozen=True, gc=False):
     service_subset: str = ""
     namespace: str = ""
     prefix_rewrite: str = ""
-    request_timeout_ns: int = 0
+    request_timeout_ns: Int64 = 0
     num_retries: Uint32 = 0
     retry_on_connect_failure: bool = False
     retry_on_status_codes: list[Uint32] | None = None
@@ -166,7 +166,7 @@ class ServiceResolverConfigEntry(GoStruct, frozen=True, gc=False):
     subsets: dict[str, ServiceResolverSubset] | None = None
     redirect: ServiceResolverRedirect | None = None
     failover: dict[str, ServiceResolverFailover] | None = None
-    connect_timeout_ns: int = 0
+    connect_timeout_ns: Int64 = 0
     meta: dict[str, str] | None = None
     create_index: Uint64 = 0
     modify_index: Uint64 = 0
@@ -185,7 +185,7 @@ class IngressService(GoStruct, frozen=True, gc=False):
 
 
 class IngressListener(GoStruct, frozen=True, gc=False):
-    port: int = 0
+    port: Int64 = 0
     protocol: str = ""
     services: list[IngressService] | None = None
 

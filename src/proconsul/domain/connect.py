@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Raw, field
 
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64, Uint64
 from proconsul.domain.federation import ZERO_TIME
 from proconsul.domain.options import QueryMeta, WriteRequest
 
@@ -36,7 +36,7 @@ class CARoot(GoStruct, frozen=True, gc=False):
     active: bool = False
     raw_rotated_out_at: Raw = ZERO_TIME
     private_key_type: str = ""
-    private_key_bits: int = 0
+    private_key_bits: Int64 = 0
     create_index: Uint64 = 0
     modify_index: Uint64 = 0
 
@@ -75,7 +75,7 @@ class CARequest(WriteRequest, frozen=True, gc=False):
 
     op: str = ""
     datacenter: str = ""
-    index: int = 0
+    index: Int64 = 0
     roots: list[CARoot] | None = None
     config: CAConfiguration | None = None
     provider_state: CAConsulProviderState | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import field
 from msgspec.structs import replace
 
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64, Uint64
 from proconsul.domain.catalog import HealthCheck, Node, NodeService, ServiceName
 from proconsul.domain.options import QueryMeta
 
@@ -16,7 +16,7 @@ class GatewayService(GoStruct, frozen=True, gc=False):
     gateway: ServiceName = ServiceName()
     service: ServiceName = ServiceName()
     gateway_kind: str = ""
-    port: int = 0
+    port: Int64 = 0
     protocol: str = ""
     hosts: list[str] | None = None
     ca_file: str = field(default="", name="CAFile")

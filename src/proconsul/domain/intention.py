@@ -12,7 +12,7 @@ from msgspec import Raw, field
 from msgspec.structs import replace
 
 from proconsul.domain.acl import AllowAll, Authorizer
-from proconsul.domain.base import NIL, GoStruct, Uint64, bytes_of, raw_bytes
+from proconsul.domain.base import NIL, GoStruct, Int64, Uint64, bytes_of, raw_bytes
 from proconsul.domain.config_entry_rules import META_VALUE_LENGTH_MAX, meta_problems
 from proconsul.domain.definitions import multierror
 from proconsul.domain.errors import DomainError
@@ -47,9 +47,9 @@ class Intention(GoStruct, frozen=True, gc=False):
     source_type: str = ""
     action: str = ""
     default_addr: str = ""
-    default_port: int = 0
+    default_port: Int64 = 0
     meta: dict[str, str] | None = None
-    precedence: int = 0
+    precedence: Int64 = 0
     raw_created_at: Raw = _ZERO_TIME
     raw_updated_at: Raw = _ZERO_TIME
     raw_hash: Raw = NIL
@@ -70,6 +70,10 @@ class Intention(GoStruct, frozen=True, gc=False):
     def hash(self) -> bytes:
         """Of the contents; empty if it was never computed."""
         return bytes_of(self.raw_hash)
+
+    def check_raw(self) -> None:
+        """Raises `WireError` unless every server can read the times and the hash."""
+        _ = self.created_at_ns, self.updated_at_ns, self.hash
 
     def created(self, unix_ns: int) -> Intention:
         """Stamped as created and changed now."""

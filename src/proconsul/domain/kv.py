@@ -19,6 +19,7 @@ KV_GET_TREE = "get-tree"
 KV_CHECK_SESSION = "check-session"
 KV_CHECK_INDEX = "check-index"
 KV_CHECK_NOT_EXISTS = "check-not-exists"
+VALUE_NO_BYTES = "the value must be bytes"
 
 
 class DirEntry(GoStruct, frozen=True, gc=False):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from proconsul.domain.base import GoStruct
+from proconsul.domain.base import GoStruct, Int64
 from proconsul.domain.catalog import MeshGatewayConfig
 from proconsul.domain.options import QueryOptions
 
@@ -69,5 +69,5 @@ class DiscoveryChainRequest(QueryOptions, frozen=True, gc=False):
     evaluate_in_namespace: str = ""
     override_mesh_gateway: MeshGatewayConfig = MeshGatewayConfig()
     override_protocol: str = ""
-    override_connect_timeout_ns: int = 0
+    override_connect_timeout_ns: Int64 = 0
     datacenter: str = ""

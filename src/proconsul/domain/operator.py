@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64, Uint64
 from proconsul.domain.options import WriteRequest
 
 
@@ -10,10 +10,10 @@ class AutopilotConfig(GoStruct, frozen=True, gc=False):
     """Go's `autopilot.Config`; durations in nanoseconds."""
 
     cleanup_dead_servers: bool = False
-    last_contact_threshold_ns: int = 0
+    last_contact_threshold_ns: Int64 = 0
     max_trailing_logs: Uint64 = 0
     min_quorum: Uint64 = 0
-    server_stabilization_time_ns: int = 0
+    server_stabilization_time_ns: Int64 = 0
     redundancy_zone_tag: str = ""
     disable_upgrade_migration: bool = False
     upgrade_version_tag: str = ""
@@ -54,4 +54,4 @@ class RaftServer(GoStruct, frozen=True, gc=False):
 
 class RaftConfigurationResponse(GoStruct, frozen=True, gc=False):
     servers: list[RaftServer] | None = None
-    index: int = 0
+    index: Int64 = 0

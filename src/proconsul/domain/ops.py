@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from proconsul.domain.base import NIL, GoStruct
+from proconsul.domain.base import NIL, GoStruct, Int64
 from proconsul.domain.options import QueryMeta, QueryOptions
 
 KEYRING_OPERATIONS = ("list", "install", "use", "remove")
@@ -17,7 +17,7 @@ class KeyringRequest(QueryOptions, frozen=True, gc=False):
     key: str = ""
     datacenter: str = ""
     forwarded: bool = False
-    relay_factor: int = 0
+    relay_factor: Int64 = 0
     local_only: bool = False
 
 
@@ -30,7 +30,7 @@ class KeyringResponse(GoStruct, frozen=True, gc=False):
     messages: dict[str, str] | None = None
     keys: dict[str, int] | None = None
     primary_keys: dict[str, int] | None = None
-    num_nodes: int = 0
+    num_nodes: Int64 = 0
     error: str = ""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64, Uint64
 
 
 class QueryOptions(GoStruct, frozen=True, gc=False):
@@ -15,14 +15,14 @@ class QueryOptions(GoStruct, frozen=True, gc=False):
 
     token: str = ""
     min_query_index: Uint64 = 0
-    max_query_time_ns: int = 0
+    max_query_time_ns: Int64 = 0
     allow_stale: bool = False
     require_consistent: bool = False
     use_cache: bool = False
-    max_stale_duration_ns: int = 0
-    max_age_ns: int = 0
+    max_stale_duration_ns: Int64 = 0
+    max_age_ns: Int64 = 0
     must_revalidate: bool = False
-    stale_if_error_ns: int = 0
+    stale_if_error_ns: Int64 = 0
     filter: str = ""
 
 
@@ -35,8 +35,8 @@ class WriteRequest(GoStruct, frozen=True, gc=False):
 class QueryMeta(GoStruct, frozen=True, gc=False):
     """How a read was answered. `last_contact_ns` is the age of a follower's data."""
 
-    index: int = 0
-    last_contact_ns: int = 0
+    index: Int64 = 0
+    last_contact_ns: Int64 = 0
     known_leader: bool = False
     consistency_level: str = ""
 

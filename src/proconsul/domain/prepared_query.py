@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import field
 
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64, Uint64
 from proconsul.domain.catalog import CheckServiceNode
 from proconsul.domain.options import QueryMeta, QueryOptions, QuerySource, WriteRequest
 
@@ -17,7 +17,7 @@ CREATE, UPDATE, DELETE = "create", "update", "delete"
 class QueryDatacenterOptions(GoStruct, frozen=True, gc=False):
     """Where else to look: the nearest so many datacenters, then those named."""
 
-    nearest_n: int = 0
+    nearest_n: Int64 = 0
     datacenters: list[str] | None = None
 
 
@@ -96,7 +96,7 @@ class PreparedQueryExecuteRequest(QueryOptions, frozen=True, gc=False):
 
     datacenter: str = ""
     query_id_or_name: str = field(default="", name="QueryIDOrName")
-    limit: int = 0
+    limit: Int64 = 0
     connect: bool = False
     source: QuerySource = QuerySource()
     agent: QuerySource = QuerySource()
@@ -107,7 +107,7 @@ class PreparedQueryExecuteRemoteRequest(QueryOptions, frozen=True, gc=False):
 
     datacenter: str = ""
     query: PreparedQuery = PreparedQuery()
-    limit: int = 0
+    limit: Int64 = 0
     connect: bool = False
 
 
@@ -118,7 +118,7 @@ class PreparedQueryExecuteResponse(QueryMeta, frozen=True, gc=False):
     nodes: list[CheckServiceNode] | None = None
     dns: QueryDNSOptions = QueryDNSOptions()
     datacenter: str = ""
-    failovers: int = 0
+    failovers: Int64 = 0
 
 
 class PreparedQueryExplainResponse(QueryMeta, frozen=True, gc=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64, Uint64
 from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
 
 SESSION_CREATE = "create"
@@ -45,7 +45,7 @@ class Session(GoStruct, frozen=True, gc=False):
     id: str = ""
     name: str = ""
     node: str = ""
-    lock_delay_ns: int = 0
+    lock_delay_ns: Int64 = 0
     behavior: str = ""
     ttl: str = ""
     node_checks: list[str] | None = None

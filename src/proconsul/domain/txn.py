@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from proconsul.domain.base import NIL, GoStruct
+from proconsul.domain.base import NIL, GoStruct, Int64
 from proconsul.domain.catalog import HealthCheck, Node, NodeService
 from proconsul.domain.kv import DirEntry
 from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
@@ -62,7 +62,7 @@ class TxnReadRequest(QueryOptions, frozen=True, gc=False):
 class TxnError(GoStruct, frozen=True, gc=False):
     """`op_index` counts from 0, in the order of the request."""
 
-    op_index: int = 0
+    op_index: Int64 = 0
     what: str = ""
 
 

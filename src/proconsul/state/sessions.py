@@ -69,6 +69,16 @@ def destroy(tx: Transaction, session_id: str) -> None:
             delete_row(tx, QUERIES, key)
 
 
+def delete_alone(tx: Transaction, session_id: str) -> None:
+    """Remove a session and leave the keys that it locked as they are: what transactions do."""
+    session = tx.t.sessions.get(session_id)
+    if session is None:
+        raise StateError("failed to delete session: failed deleting session: not found")
+    tx.remove(tx.t.sessions, session_id)
+    tx.bump(SESSIONS)
+    tx.touch(SESSIONS, ("session", session_id), ("node-sessions", session.node.lower()))
+
+
 def delete_of_node(tx: Transaction, node: str) -> None:
     """Remove the sessions of a node (lower case)."""
     for session in sorted(_of_node(tx.t, node), key=lambda row: row.id):

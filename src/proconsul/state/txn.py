@@ -64,7 +64,7 @@ def _dispatch(tx: Transaction, op: TxnOp) -> list[TxnResult]:
     if op.session is not None:
         if op.session.verb != "delete":
             raise StateError(f'failed to delete session: unknown Session verb "{op.session.verb}"')
-        sessions.destroy(tx, op.session.session.id)
+        sessions.delete_alone(tx, op.session.session.id)
         return []
     raise StateError("no operation specified")
 

@@ -4,9 +4,10 @@ import msgpack
 import pytest
 
 from proconsul.domain.base import NIL, bytes_of, decode, encode, is_nil, raw_bytes, wire_name
-from proconsul.domain.catalog import HealthCheckDefinition, RegisterRequest
+from proconsul.domain.catalog import HealthCheckDefinition, NodeService, RegisterRequest
 from proconsul.domain.go_json import free_form, number, to_json
 from proconsul.domain.kv import DirEntry, KVSRequest
+from proconsul.domain.session import Session
 from proconsul.util.errors import WireError
 
 
@@ -40,6 +41,22 @@ def test_byte_fields_accept_bin_and_nil() -> None:
     assert is_nil(DirEntry.of("k").raw_value)
     with pytest.raises(WireError):
         _ = decode(msgpack.packb({"Value": 5}), DirEntry).value
+
+
+@pytest.mark.parametrize("key", [b"k", b"k\xff"])
+@pytest.mark.parametrize(
+    ("type_", "field", "number"),
+    [(DirEntry, "Flags", -1), (Session, "LockDelay", 1 << 63), (NodeService, "Port", 1 << 63)],
+)
+def test_numbers_that_go_cannot_hold_are_refused(
+    type_: type, field: str, number: int, key: bytes
+) -> None:
+    """In the log they would stop every real server; text that is not UTF-8 is no way around it."""
+    name = {DirEntry: "Key", Session: "Name", NodeService: "Service"}[type_]
+    body = msgpack.packb({name: key, field: number}, use_bin_type=False)
+    with pytest.raises(WireError):
+        decode(body, type_)
+    assert decode(msgpack.packb({name: key, field: 7}, use_bin_type=False), type_)
 
 
 def test_text_that_is_not_utf8_survives() -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from endpoint_support import ServerInMemory, only_ok, registration
+from msgspec import Raw
 
 from proconsul.domain import catalog as c
 from proconsul.domain import coordinate as co
-from proconsul.domain import ops, txn
+from proconsul.domain import kv, ops, txn
 from proconsul.domain import options as o
+from proconsul.domain import session as s
 from proconsul.domain.acl import AllowAll, Authorizer
 from proconsul.domain.base import raw_bytes
 from proconsul.domain.errors import DomainError, PermissionDeniedError
@@ -247,3 +250,61 @@ def test_results_are_filtered_by_what_may_be_read() -> None:
     )
     assert len(apply(server, *asked).results) == 3
     assert apply(server, *asked, may=only_ok()).results == []
+
+
+@pytest.mark.parametrize("body", [5, {"Op": "create", "Intention": {"ID": "i"}}])
+def test_nobody_changes_intentions_by_a_transaction(body: Any) -> None:
+    part = txn.TxnOp(intention=Raw(msgspec.msgpack.encode(body)))
+    answer = apply(ServerInMemory(), part)
+    assert [one.what for one in answer.errors] == ["intentions cannot be changed in a transaction"]
+
+
+def test_a_transaction_ends_sessions_for_who_may_write_them_and_leaves_their_locks() -> None:
+    server = ServerInMemory()
+    node = c.RegisterRequest(
+        node="n",
+        address="10.0.0.1",
+        check=c.HealthCheck(node="n", check_id="serfHealth", status="passing"),
+    )
+    asyncio.run(server.apply(MessageType.REGISTER, node))
+    request = s.SessionRequest(op="create", session=s.Session(id="5e55", node="n"))
+    asyncio.run(server.apply(MessageType.SESSION, request))
+    lock = kv.KVSRequest(op="lock", dir_ent=kv.DirEntry(key="k", session="5e55"))
+    assert asyncio.run(server.apply(MessageType.KVS, lock)) is True
+    end = txn.TxnOp(session=txn.TxnSessionOp("delete", s.Session(id="5e55")))
+    refused = apply(server, end, may=only_ok())
+    assert [one.what for one in refused.errors] == ["Permission denied"]
+    assert not apply(server, end).errors
+    row = server.store.kv.get("k").value
+    assert server.store.sessions.get("5e55").value is None
+    assert row is not None
+    assert row.session == "5e55"
+    again = apply(server, txn.TxnOp(kv=txn.TxnKVOp("set", kv.DirEntry(key="other"))), end)
+    assert [one.what for one in again.errors] == [
+        "failed to delete session: failed deleting session: not found"
+    ]
+    assert server.store.kv.get("other").value is None
+
+
+def test_what_reads_alone_does_not_write() -> None:
+    server = ServerInMemory()
+    handler = EndpointTable(txn_endpoints.endpoints(server))["Txn.Read"].handler
+    parts = [
+        txn.TxnOp(kv=txn.TxnKVOp("check-not-exists", kv.DirEntry(key="k"))),
+        txn.TxnOp(kv=txn.TxnKVOp("set", kv.DirEntry(key="k"))),
+    ]
+    answer = asyncio.run(handler(txn.TxnReadRequest(ops=parts), Call(AllowAll(), None)))  # type: ignore[arg-type]
+    assert [(one.op_index, one.what) for one in answer.errors] == [
+        (1, "cannot write in a read-only transaction")
+    ]
+
+
+def test_a_value_that_is_no_bytes_never_gets_into_the_log() -> None:
+    server = ServerInMemory()
+    entry = kv.DirEntry(key="k", raw_value=Raw(b"\x05"))
+    answer = apply(server, txn.TxnOp(kv=txn.TxnKVOp("set", entry)))
+    assert [one.what for one in answer.errors] == ["the value must be bytes"]
+    handler = server.table["KVS.Apply"].handler
+    request = kv.KVSRequest(op="set", dir_ent=entry)
+    with pytest.raises(RequestError, match="the value must be bytes"):
+        asyncio.run(handler(request, Call(AllowAll(), None)))  # type: ignore[arg-type]

@@ -34,6 +34,7 @@ class FederationStates:
             if state.raw_updated_at == f.ZERO_TIME:
                 state = replace(state, raw_updated_at=f.raw_time(self._unix_ns()))
                 request = replace(request, state=state)
+            _ = state.updated_at_ns  # raises: what a server cannot read must not get into the log
         elif request.op != f.FEDERATION_DELETE:
             raise RequestError(f"Invalid federation state operation: {request.op}")
         result = await self._server.apply(MessageType.FEDERATION_STATE, request)

@@ -62,6 +62,7 @@ class Intentions:
         if not ixn.can_write(one, may):
             raise PermissionDeniedError
         self._existing(one.id, "modify", may)
+        one.check_raw()
         one = ixn.completed(one.updated(self._unix_ns()))
         ixn.validate(one)
         return ixn.with_hash(one)

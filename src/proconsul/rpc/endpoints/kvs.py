@@ -7,6 +7,7 @@ from typing import Any
 
 from proconsul.domain import kv
 from proconsul.domain.acl import Authorizer
+from proconsul.domain.base import is_byte_field
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
 from proconsul.domain.session import id_problem
@@ -33,6 +34,8 @@ class Kvs:
         allowed = may.key_write_prefix(key) if whole_tree else may.key_write(key)
         if not allowed:
             raise PermissionDeniedError
+        if not is_byte_field(request.dir_ent.raw_value):
+            raise RequestError(kv.VALUE_NO_BYTES)
         if request.op == kv.KV_LOCK:
             session = request.dir_ent.session
             if session and (problem := id_problem(session)):

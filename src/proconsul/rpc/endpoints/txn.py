@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from proconsul.domain import kv
 from proconsul.domain.acl import Authorizer
+from proconsul.domain.base import is_byte_field, is_nil
 from proconsul.domain.errors import DomainError, PermissionDeniedError
 from proconsul.domain.messages import MessageType
 from proconsul.domain.txn import (
@@ -26,11 +27,13 @@ from proconsul.rpc.endpoints.base import EndpointServer, RequestError, meta
 from proconsul.rpc.endpoints.catalog import check_node, prepared_service
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
+from proconsul.state.txn import is_read_only
 from proconsul.util.goquote import go_quote
 
 _GET = "get"
 _FILTERED = frozenset({kv.KV_GET, kv.KV_GET_TREE})
 """What these may show is decided by the results."""
+_WRITES = "cannot write in a read-only transaction"
 _CHECKS = frozenset({kv.KV_CHECK_SESSION, kv.KV_CHECK_INDEX})
 
 
@@ -60,6 +63,9 @@ class Txn:
         return prepared, errors
 
     def _checked(self, op: TxnOp, may: Authorizer) -> TxnOp:
+        if not is_nil(op.intention):
+            # Leaders write these to Raft directly. Consul takes them here too, and asks for no right.
+            raise RequestError("intentions cannot be changed in a transaction")
         if op.kv is not None:
             _check_kv(op.kv, may)
             key = op.kv.dir_ent.key
@@ -80,6 +86,11 @@ class Txn:
             else:
                 _require(may.node_write(check.node))
             return replace(op, check=replace(op.check, check=check))
+        elif op.session is not None:
+            session = self._server.store.sessions.get(op.session.session.id).value
+            _require(
+                may.session_write(op.session.session.node if session is None else session.node)
+            )
         return op
 
     async def read(self, request: TxnReadRequest, call: Call) -> TxnReadResponse:
@@ -88,6 +99,7 @@ class Txn:
             await self._server.consistent_read()
         head = meta(self._server, 0)
         ops, errors = self._prepared(ops, call.authorizer)
+        errors += [TxnError(at, _WRITES) for at, op in enumerate(ops) if not is_read_only([op])]
         if errors:
             return TxnReadResponse(errors=errors, **head)
         results, errors = self._server.store.read_transaction(ops)
@@ -109,6 +121,8 @@ def _require(allowed: bool) -> None:
 
 def _check_kv(op: TxnKVOp, may: Authorizer) -> None:
     verb, key = op.verb, op.dir_ent.key
+    if not is_byte_field(op.dir_ent.raw_value):
+        raise RequestError(kv.VALUE_NO_BYTES)
     if not key and verb != kv.KV_DELETE_TREE:
         raise RequestError("Must provide key")
     if verb in _FILTERED:
