@@ -37,11 +37,18 @@ class Ask(NamedTuple):
         return bytes(record.pack())
 
 
-def exchange(address: str, message: bytes, *, tcp: bool = False, port: int = PORT) -> bytes:
+def exchange(
+    address: str,
+    message: bytes,
+    *,
+    tcp: bool = False,
+    port: int = PORT,
+    timeout_s: float = TIMEOUT_S,
+) -> bytes:
     """The answer to a message; nothing if none comes within a moment."""
     kind = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
     with socket.socket(socket.AF_INET, kind) as sock:
-        sock.settimeout(TIMEOUT_S)
+        sock.settimeout(timeout_s)
         sock.connect((address, port))
         if not tcp:
             sock.send(message)

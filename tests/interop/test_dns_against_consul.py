@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dnslib
 import pytest
 from agent_support import OURS, THEIRS, Agents, needs_consul, ready, until
 from dns_questions import DRAWN, EXACT, RAW, catalog
@@ -103,6 +104,35 @@ def _briefly(address: str, message: bytes) -> bytes:
         sock.connect((address, 8600))
         sock.send(message)
         return sock.recv(65535)[:12]
+
+
+def test_what_differs_on_purpose(pair: list[Any]) -> None:
+    """docs/divergence.md has the reasons."""
+    ours, theirs = (agent.address for agent in pair)
+    rows = [
+        {"Node": "wordy", "Address": "10.9.0.1", "NodeMeta": {"k": "v" * 300}},
+        *(
+            {"Node": node, "Address": "10.9.0.2", "Service": {"Service": "oddly", "Port": 1}}
+            for node in ("x" * 64, "plain")
+        ),
+    ]
+    try:
+        for agent, row in itertools.product(pair, rows):
+            assert agent.put("/v1/catalog/register", row) is True
+        text, service = Ask("wordy.node.consul", "TXT").packed(), Ask("oddly.service.consul", "SRV")
+        (answer,) = dnslib.DNSRecord.parse(exchange(ours, text)).rr
+        assert [len(part) for part in answer.rdata.data] == [255, 47]
+        assert len(dnslib.DNSRecord.parse(exchange(ours, service.packed())).rr) == 1
+        for question in (text, service.packed()):
+            with pytest.raises(TimeoutError):
+                exchange(theirs, question, timeout_s=0.5)
+    finally:
+        for agent, node in itertools.product(pair, ("wordy", "x" * 64, "plain")):
+            agent.put("/v1/catalog/deregister", {"Node": node})
+    cut_off = bytes.fromhex("12340100000100000000000103666f6f000001000100002910")
+    assert exchange(ours, cut_off) == bytes.fromhex("123481010000000000000000")
+    repeated = exchange(theirs, cut_off)
+    assert (repeated[3] & 15, repeated[12:]) == (1, cut_off[12:21])
 
 
 def test_prepared_queries_are_those_of_consul(pair: list[Any]) -> None:

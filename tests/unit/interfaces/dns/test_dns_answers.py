@@ -309,6 +309,27 @@ def test_answers_to_other_questions_are_not_passed_on() -> None:
     assert ask("www.example.com").header.rcode == SERVFAIL
 
 
+def test_answers_of_recursors_come_as_they_are_under_the_clients_id() -> None:
+    sent: list[bytes] = []
+    asked = dnslib.DNSRecord.question("www.example.com")
+    # Names written out, where a packer would point back to the first one
+    record = b"\3www\7example\3com\0\0\1\0\1\0\0\0\5\0\4\xc0\0\2\1"
+
+    async def exchange(data: bytes, _server: Any, _tcp: bool, _timeout: float) -> bytes:
+        sent.append(data)
+        return data[:2] + b"\x81\x80\0\1\0\1\0\0\0\0" + data[12:33] + record
+
+    ask = Asked(FakeAgent(), exchange, recursors=(("192.0.2.1", 53),))
+    answers = [ask.raw(bytes(asked.pack())) for _ in range(3)]
+    for answer in answers:
+        assert answer is not None
+        assert answer[:2] == bytes(asked.pack())[:2]
+        assert answer[33:] == record
+    ids = {data[:2] for data in sent}
+    assert len(sent) == 3
+    assert ids != {bytes(asked.pack())[:2]}, "an id of its own for each"
+
+
 def test_messages_that_are_none() -> None:
     ask = Asked(FakeAgent())
     answer = bytes.fromhex("123481800001000000000000")
