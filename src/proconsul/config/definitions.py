@@ -11,6 +11,8 @@ from proconsul.util.goduration import format_duration_ns
 from proconsul.util.naming import go_name
 
 _SPECIAL = {"id": "ID", "args": "Args", "grpc_use_tls": "GRPCUseTLS"}
+_CHECK_OF_SERVICE = _SPECIAL | {"id": "CheckID"}
+"""Consul's API has two types of checks, with two names for the id."""
 
 SERVICE_KINDS = frozenset(
     {"", "connect-proxy", "mesh-gateway", "terminating-gateway", "ingress-gateway"}
@@ -81,19 +83,25 @@ def _validate_check(check: Mapping[str, Any], owner: str, source: str) -> None:
         )  # fmt: skip
 
 
-def _go(tree: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+def _go(
+    tree: Mapping[str, Any], schema: Mapping[str, Any], names: Mapping[str, str] = _SPECIAL
+) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, value in tree.items():
         spec = schema[key]
-        name = _SPECIAL.get(key) or go_name(key)
+        name = names.get(key) or go_name(key)
         if spec is Kind.DURATION:
             out[name] = format_duration_ns(round(value * 1e9))
         elif isinstance(spec, ListOf):
-            out[name] = [_go(item, spec.section) for item in value]
+            out[name] = [_go_nested(item, spec.section) for item in value]
         elif isinstance(spec, MapOf):
-            out[name] = {k: _go(v, spec.section) for k, v in value.items()}
+            out[name] = {k: _go_nested(v, spec.section) for k, v in value.items()}
         elif isinstance(spec, Kind):
             out[name] = value
         else:
-            out[name] = _go(value, spec)
+            out[name] = _go_nested(value, spec)
     return out
+
+
+def _go_nested(tree: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    return _go(tree, schema, _CHECK_OF_SERVICE if schema is CHECK else _SPECIAL)

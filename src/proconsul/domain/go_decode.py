@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Union, cast, get_args, get_origin
 import msgspec
 
 from proconsul.domain.acl_types import ACLPolicy, ACLRole, ACLToken
-from proconsul.domain.base import Uint64
+from proconsul.domain.base import Int64, Uint64
 from proconsul.domain.catalog import (
     ConnectProxyConfig,
     DeregisterRequest,
@@ -41,7 +41,7 @@ _ALIASES: dict[type, dict[str, str]] = {
     CheckType: {"args": "script_args"},
     CheckDefinition: {"args": "script_args"},
 }
-_IGNORED: dict[type, frozenset[str]] = {CheckType: frozenset({"serviceid", "service_id", "id"})}
+_IGNORED: dict[type, frozenset[str]] = {CheckType: frozenset({"serviceid", "service_id"})}
 _OWN_DECODER = frozenset(
     {ACLPolicy, ACLRole, ACLToken, CheckDefinition, CheckType, ConnectProxyConfig,
      DeregisterRequest, ExposePath, HealthCheckDefinition, ServiceConnect, Upstream}
@@ -125,6 +125,8 @@ def _fields(type_: type) -> dict[str, tuple[str, Any, str]]:
 def _convert(value: Any, annotation: Any, shown: str, name: str) -> Any:
     if annotation == Uint64:
         return _unsigned(value, shown)
+    if annotation == Int64:
+        annotation = int
     if value is None:
         return _zero(annotation)
     if name.endswith("_ns"):
@@ -135,6 +137,8 @@ def _convert(value: Any, annotation: Any, shown: str, name: str) -> Any:
         return _convert(value, inner, shown, name)
     if annotation is Any:
         return with_floats(value)
+    if name == "sidecar_service" and isinstance(value, dict):
+        return value  # a definition, decoded by its own types when it is looked at
     if origin is list:
         if not isinstance(value, list):
             raise _mismatch(value, shown, _go_type(annotation))

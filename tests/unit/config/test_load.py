@@ -84,12 +84,16 @@ def test_later_files_and_flags_win_and_lists_append(tmp_path: Path) -> None:
 
 def test_services_and_checks_take_the_shape_of_the_api() -> None:
     config = hcl(
-        'service { name = "web" port = 80 check { http = "http://x" interval = "90s" } }'
+        'service { name = "web" port = 80 check { id = "w" http = "http://x" interval = "90s" } }'
         'service { name = "db" tagged_addresses { lan { address = "1.2.3.4" port = 1 } } }'
         'check { id = "c" name = "c" ttl = "30s" DeregisterCriticalServiceAfter = "1h" }'
     ).config
     assert config.service_definitions == (
-        {"Name": "web", "Port": 80, "Check": {"HTTP": "http://x", "Interval": "1m30s"}},
+        {
+            "Name": "web",
+            "Port": 80,
+            "Check": {"CheckID": "w", "HTTP": "http://x", "Interval": "1m30s"},
+        },
         {"Name": "db", "TaggedAddresses": {"lan": {"Address": "1.2.3.4", "Port": 1}}},
     )
     assert config.check_definitions == (

@@ -8,6 +8,7 @@ import pytest
 
 from proconsul.domain.catalog import NodeService, ServiceConnect
 from proconsul.domain.definitions import DefinitionError, ServiceDefinition
+from proconsul.domain.go_decode import decode_service_definition
 from proconsul.services.agent.sidecars import expanded
 
 PORTS = (21000, 21001)
@@ -91,3 +92,18 @@ def test_no_port_left(ports: tuple[int, int], text: str) -> None:
 def test_reserved_metadata_is_refused() -> None:
     with pytest.raises(DefinitionError):
         expanded(definition({"Meta": {"consul-x": "1"}}), {}, PORTS)
+
+
+def test_numbers_of_a_registration_arrive() -> None:
+    upstream = {"DestinationName": "db", "LocalBindPort": 9191, "Config": {"connect_timeout_ms": 5}}
+    body = {
+        "Name": "web",
+        "Connect": {"SidecarService": {"Port": 20000, "Proxy": {"Upstreams": [upstream]}}},
+    }
+    _, sidecar = expanded(decode_service_definition(body), {}, PORTS)
+    assert sidecar.service.port == 20000
+    (given,) = sidecar.service.proxy.upstreams or ()
+    assert given.local_bind_port == 9191
+    assert isinstance(
+        (given.config or {})["connect_timeout_ms"], float
+    )  # as Go decodes free-form data
