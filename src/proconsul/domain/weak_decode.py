@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin, g
 
 import msgspec
 
-from proconsul.domain.base import GoStruct, Uint64
+from proconsul.domain.base import GoStruct, Int64
 from proconsul.util.errors import ProconsulError
 from proconsul.util.goduration import parse_duration_ns
 
@@ -107,7 +107,7 @@ def _value(
         origin = get_origin(annotation)
     if origin is list:
         return _list(path, value, get_args(annotation)[0], out, depth)
-    unsigned = annotation == Uint64
+    unsigned = origin is Annotated and annotation != Int64
     if origin is Annotated:
         annotation, origin = int, None
     if isinstance(value, list) and len(value) == 1:
