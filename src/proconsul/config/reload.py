@@ -22,7 +22,11 @@ _RELOADABLE = frozenset(
         "service_definitions",
         "tls",
         "watches",
-        *(f"dns.{f.name}" for f in dataclasses.fields(Dns) if f.name not in {"domain", "alt_domain"}),
+        *(
+            f"dns.{f.name}"
+            for f in dataclasses.fields(Dns)
+            if f.name not in {"domain", "alt_domain"}
+        ),
     }
 )
 """Field paths of AgentConfig that `app.agent` takes over: what Consul does of the settings that there

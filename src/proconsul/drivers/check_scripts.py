@@ -75,7 +75,7 @@ async def run_script(args: Sequence[str], timeout_s: float, output_max: int) -> 
                 await asyncio.shield(reading)
     except TimeoutError:
         _kill(process)
-        await process.wait()
+        await process.wait()  # noqa: ASYNC120 - whoever cancels wants no result
         text = f"Timed out ({_go_seconds(timeout_s)}) running check"
         output = tail.text()
         raise ScriptTimeoutError(f"{text}\n\n{output}" if output else text) from None

@@ -123,7 +123,9 @@ def test_line_breaks_cannot_be_smuggled_in() -> None:
 def test_timeouts_name_the_target() -> None:
     async def run() -> None:
         async with _serving(_hangs) as (host, port):
-            with pytest.raises(ProbeError, match=f'Get "http://{host}:{port}/": context deadline exceeded'):
+            with pytest.raises(
+                ProbeError, match=f'Get "http://{host}:{port}/": context deadline exceeded'
+            ):
                 await http_probe(f"http://{host}:{port}/", timeout_s=0.05)
 
     asyncio.run(run())

@@ -347,6 +347,6 @@ async def translate_token(api: HttpApi, ask: Ask) -> Response:
         raise HttpError(500, f"Failed to parse legacy rules: {error}", api.meta(out)) from None
 
 
-async def no_logins(_api: HttpApi, _ask: Ask) -> Response:
+async def no_logins(_api: HttpApi, _ask: Ask) -> Response:  # noqa: ASYNC124 - as all handlers
     """Writes of auth methods and binding rules, login and logout."""
     raise HttpError(501, "auth methods are not supported yet: give out tokens instead")

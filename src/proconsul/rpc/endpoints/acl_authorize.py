@@ -13,7 +13,7 @@ from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 
 
-async def _authorize(
+async def _authorize(  # noqa: ASYNC124 - as all handlers
     request: RemoteACLAuthorizationRequest, call: Call
 ) -> list[ACLAuthorizationResponse]:
     return answers(call.authorizer, request.requests or [])
