@@ -126,7 +126,9 @@ def test_a_refused_service_does_not_hold_up_the_others(monkeypatch: pytest.Monke
     asyncio.run(run())
 
 
-def test_permission_denied_is_not_repeated_until_the_next_comparison() -> None:
+def test_permission_denied_is_not_repeated_until_the_next_comparison(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def run() -> None:
         agent = _Agent()
         agent.catalog.errors = {"web": denied(), "disk": denied(), "old": denied()}
@@ -145,6 +147,10 @@ def test_permission_denied_is_not_repeated_until_the_next_comparison() -> None:
             assert set(agent.catalog.services) == {"web", "other"}
 
     asyncio.run(run())
+    assert (
+        "Service registration blocked by ACLs: service=web (no token: the token it is registered"
+        " with or acl.tokens.default needs service:write)"
+    ) in caplog.messages
 
 
 def test_node_update_denied_is_not_repeated() -> None:

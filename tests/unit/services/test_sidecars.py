@@ -102,7 +102,7 @@ def test_numbers_of_a_registration_arrive() -> None:
     }
     _, sidecar = expanded(decode_service_definition(body), {}, PORTS)
     assert sidecar.service.port == 20000
-    (given,) = sidecar.service.proxy.upstreams or ()
+    given = (sidecar.service.proxy.upstreams or [])[0]
     assert given.local_bind_port == 9191
     assert isinstance(
         (given.config or {})["connect_timeout_ms"], float

@@ -244,7 +244,11 @@ class AntiEntropy:
         except ProconsulError as error:
             if not _is_blocked(error):
                 raise
-            log.warning("Node info update blocked by ACLs: node=%s", self._id.node)
+            log.warning(
+                "Node info update blocked by ACLs: node=%s (%s)",
+                self._id.node,
+                _why(error, self._agent_token(), "acl.tokens.agent", "node:write"),
+            )
         else:
             log.info("Synced node info")
         # If it was blocked, trying again cannot help before the next full comparison.
@@ -284,7 +288,11 @@ class AntiEntropy:
             if not _is_blocked(error):
                 raise
             # Trying again cannot help: wait for the next full comparison.
-            log.warning("Service registration blocked by ACLs: service=%s", service.id)
+            log.warning(
+                "Service registration blocked by ACLs: service=%s (%s)",
+                service.id,
+                _why(error, token, "the token it is registered with", "service:write"),
+            )
             entry.in_sync = True
             for check in sent:
                 check.in_sync = True
@@ -305,7 +313,12 @@ class AntiEntropy:
         except ProconsulError as error:
             if not _is_blocked(error):
                 raise
-            log.warning("Check registration blocked by ACLs: check=%s", check.check_id)
+            right = f"{'service' if check.service_id else 'node'}:write"
+            log.warning(
+                "Check registration blocked by ACLs: check=%s (%s)",
+                check.check_id,
+                _why(error, token, "the token it is registered with", right),
+            )
             entry.in_sync = True
             return
         log.info("Synced check: check=%s", check.check_id)
@@ -344,11 +357,25 @@ class AntiEntropy:
         except ProconsulError as error:
             if _is_blocked(error):
                 what = f"service={service_id}" if service_id else f"check={check_id}"
-                log.warning("Deregistration blocked by ACLs: %s", what)
+                right = "service:write" if service_id else "service:write or node:write"
+                log.warning(
+                    "Deregistration blocked by ACLs: %s (%s)",
+                    what,
+                    _why(error, request.token, "the token it was registered with", right),
+                )
                 return False
             if "Unknown service" not in str(error) and "Unknown check" not in str(error):
                 raise
         return True
+
+
+def _why(error: ProconsulError, token: str, whose: str, right: str) -> str:
+    """What is missing, for the log: a token at all, one that exists, or a right of it."""
+    if not token:
+        return f"no token: {whose} or acl.tokens.default needs {right}"
+    if errors.ACL_NOT_FOUND in str(error):
+        return f"{whose} does not exist, or not any more"
+    return f"{whose} lacks {right}"
 
 
 def _is_blocked(error: ProconsulError) -> bool:
