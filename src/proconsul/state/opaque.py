@@ -25,6 +25,7 @@ from proconsul.state.rows import (
     Row,
     as_map,
     delete,
+    key_named,
     key_of,
     put,
     put_as_is,
@@ -89,13 +90,13 @@ def _set_query(tx: Transaction, row: Row) -> None:
         raise StateError("Missing Query ID")
     rows = acl.rows(tx, QUERIES)
     template = as_map(row.get(b"Template") or {})
-    others = [other for key, other in rows.items() if key != key_of(QUERIES, query_id)]
-    lower = name.lower()
-    if name and any(msgpack.as_text(other.get(b"Name")).lower() == lower for other in others):
+    own = key_of(QUERIES, query_id)
+    if key_named(tx.t, QUERIES, name) not in (None, own):
         raise StateError(f"name '{name}' aliases an existing query name")
-    if not name and template.get(b"Type") and any(_is_catch_all(other) for other in others):
+    catch_all = not name and bool(template.get(b"Type"))
+    if catch_all and any(_is_catch_all(other) for key, other in rows.items() if key != own):
         raise StateError("a query template with an empty name already exists")
-    if _UUID.fullmatch(name) and lower in rows:
+    if _UUID.fullmatch(name) and name.lower() in rows:
         raise StateError(f"name '{name}' aliases an existing query ID")
     session = msgpack.as_text(row.get(b"Session"))
     if session and session not in tx.t.sessions:
@@ -130,10 +131,10 @@ def _set_intention(tx: Transaction, row: Row) -> None:
     row = {**row, b"Precedence": _precedence(row)}
     if existing is not None:
         row[b"CreatedAt"] = existing.get(b"CreatedAt")
-    names = (b"SourceNS", b"SourceName", b"DestinationNS", b"DestinationName")
-    for key, other in rows.items():
-        if key != own and all(other.get(name) == row.get(name) for name in names):
-            raise StateError(f"duplicate intention found: {_described(other)}")
+    names = [msgpack.as_text(row.get(field)) for field in INTENTIONS.name_fields]
+    other = key_named(tx.t, INTENTIONS, *names)
+    if other not in (None, own):
+        raise StateError(f"duplicate intention found: {_described(rows[other])}")
     if row.get(b"Meta") is None:
         row[b"Meta"] = {}
     put(tx, INTENTIONS, row)

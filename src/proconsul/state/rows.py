@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from proconsul.domain.messages import MessageType
@@ -20,17 +21,20 @@ class Kind(NamedTuple):
     id_field: bytes
     table: str
     """Name in the index table."""
-    name_field: bytes = b""
-    """Of which no two rows have the same, whatever the case of its letters."""
+    name_fields: tuple[bytes, ...] = ()
+    """No two rows have the same in all of these, whatever the case; with one empty it is no name."""
 
 
-TOKENS = Kind(MessageType.ACL_TOKEN_SET, b"SecretID", "acl-tokens", b"AccessorID")
-POLICIES = Kind(MessageType.ACL_POLICY_SET, b"ID", "acl-policies", b"Name")
-ROLES = Kind(MessageType.ACL_ROLE_SET, b"ID", "acl-roles", b"Name")
+TOKENS = Kind(MessageType.ACL_TOKEN_SET, b"SecretID", "acl-tokens", (b"AccessorID",))
+POLICIES = Kind(MessageType.ACL_POLICY_SET, b"ID", "acl-policies", (b"Name",))
+ROLES = Kind(MessageType.ACL_ROLE_SET, b"ID", "acl-roles", (b"Name",))
 RULES = Kind(MessageType.ACL_BINDING_RULE_SET, b"ID", "acl-binding-rules")
 METHODS = Kind(MessageType.ACL_AUTH_METHOD_SET, b"Name", "acl-auth-methods")
-QUERIES = Kind(MessageType.PREPARED_QUERY, b"ID", "prepared-queries")
-INTENTIONS = Kind(MessageType.INTENTION, b"ID", "connect-intentions")
+QUERIES = Kind(MessageType.PREPARED_QUERY, b"ID", "prepared-queries", (b"Name",))
+INTENTIONS = Kind(
+    MessageType.INTENTION, b"ID", "connect-intentions",
+    (b"SourceNS", b"SourceName", b"DestinationNS", b"DestinationName"),
+)  # fmt: skip
 
 KINDS = {
     kind.record: kind for kind in (TOKENS, POLICIES, ROLES, RULES, METHODS, QUERIES, INTENTIONS)
@@ -56,20 +60,25 @@ def put(tx: Transaction, kind: Kind, row: Row) -> None:
 def put_as_is(tx: Transaction, kind: Kind, key: str, row: Row) -> None:
     """Insert or replace a row that has its indexes."""
     table = tx.t.opaque.setdefault(kind.record, {})
-    if kind.name_field:
+    if kind.name_fields:
         _unname(tx, kind, key, table.get(key))
         if name := _name(kind, row):
             tx.put(tx.t.opaque_named.setdefault(kind.record, {}), name, key)
     tx.put(table, key, row)
 
 
-def key_named(tables: Tables, kind: Kind, name: str) -> str | None:
-    """The key of the row with this name."""
-    return tables.opaque_named.get(kind.record, {}).get(name.lower())
+def key_named(tables: Tables, kind: Kind, *name: str) -> str | None:
+    """The key of the row with this name, given by its `name_fields`."""
+    return tables.opaque_named.get(kind.record, {}).get(_joined(name))
 
 
 def _name(kind: Kind, row: Row) -> str:
-    return as_text(row.get(kind.name_field)).lower()
+    return _joined([as_text(row.get(field)) for field in kind.name_fields])
+
+
+def _joined(parts: Sequence[str]) -> str:
+    """Empty if one of them is."""
+    return "\0".join(parts).lower() if all(parts) else ""
 
 
 def _unname(tx: Transaction, kind: Kind, key: str, row: Row | None) -> None:
@@ -85,7 +94,7 @@ def delete(tx: Transaction, kind: Kind, key: str) -> None:
     key = key_of(kind, key)
     table = tx.t.opaque.get(kind.record, {})
     if key in table:
-        if kind.name_field:
+        if kind.name_fields:
             _unname(tx, kind, key, table[key])
         tx.remove(table, key)
         tx.bump(kind.table)

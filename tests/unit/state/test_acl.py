@@ -182,6 +182,32 @@ def test_intentions_in_transactions() -> None:
     assert not world.rows(INTENTIONS)
 
 
+def test_intentions_are_between_two_services_once_whatever_the_case() -> None:
+    """As Consul's index has it, or servers of one quorum would differ."""
+    world = World()
+
+    def intention(op: str, row_id: str, source: str, destination: str = "db") -> Any:
+        names = {"SourceNS": "default", "DestinationNS": "default"}
+        row = {"ID": row_id, **names, "SourceName": source, "DestinationName": destination}
+        return world.apply(MessageType.INTENTION, Op=op, Intention=row)
+
+    assert intention("create", "i", "web") is None
+    assert "duplicate intention found: " in _refused(intention("create", "j", "WEB"))
+    assert intention("update", "i", "Web") is None, "its own name"
+    assert intention("update", "i", "api") is None
+    assert intention("create", "j", "web") is None, "the name is free again"
+    ops = [
+        {"Intention": {"Op": "delete", "Intention": {"ID": "j"}}},
+        {"Intention": {"Op": "rubbish", "Intention": {"ID": "i"}}},
+    ]
+    assert world.apply(MessageType.TXN, Ops=ops).errors
+    assert "duplicate intention found: " in _refused(intention("create", "k", "web"))
+    assert intention("create", "l", "", "") is None
+    assert intention("create", "m", "", "") is None, "no names, no index"
+    assert intention("delete", "j", "") is None
+    assert intention("create", "k", "web") is None
+
+
 def _refused_text(world: World, kind: str, name: str, **fields: Any) -> str:
     return _refused(world.entry(kind, name, **fields))
 
@@ -277,3 +303,20 @@ def test_deep_and_wide_splitters_are_followed_once() -> None:
     assert world.entry("service-defaults", "s0", Protocol="http") is True
     loop = [{"Weight": 100, "Service": "s0"}]
     assert "circular" in _refused(world.entry("service-splitter", "s1500", Splits=loop))
+
+
+def test_all_auth_methods_are_in_a_snapshot() -> None:
+    world = World()
+    for name in ("m", "n", "o"):
+        world.apply(MessageType.ACL_AUTH_METHOD_SET, AuthMethods=[{"Name": name, "Type": "jwt"}])
+    restored = Fsm()
+    restored.restore(world.fsm.snapshot())
+    assert set(restored.store.tables.opaque[METHODS.record]) == {"m", "n", "o"}
+
+
+def test_rules_of_old_tokens_stay_as_they_were_written() -> None:
+    world = World()
+    rules = 'key "" { policy = "read" }'
+    old = {"ID": "secret", "Name": "n", "Type": "client", "Rules": rules}
+    world.apply(MessageType.ACL, Op="set", ACL=old)
+    assert world.rows(TOKENS)["secret"][b"Rules"] in {rules, rules.encode()}
