@@ -15,7 +15,7 @@ from proconsul.domain.errors import NoServersError
 from proconsul.domain.options import DatacentersRequest, ServiceSpecificRequest
 from proconsul.drivers.scope import TaskScope
 from proconsul.services.agent import cache as cache_module
-from proconsul.services.agent.cache import Cache, CacheOptions
+from proconsul.services.agent.cache import Cache, CacheMeta, CacheOptions
 from proconsul.services.agent.cache_types import DATACENTERS, HEALTH_SERVICES
 from proconsul.util.metrics import Metrics
 
@@ -69,12 +69,12 @@ def test_a_second_question_is_a_hit_and_is_kept_fresh() -> None:
         other_order = replace_(REQUEST, service_tags=["a", "b"])
         value, meta = await cache.get(HEALTH_SERVICES, other_order)
         assert (value, meta.hit, meta.age_s, meta.index) == (first[0], True, 0.0, 5)
-        await asyncio.sleep(0)
+        await soon(lambda: len(servers.calls) > 1)
         assert servers.calls[1].min_query_index == 5
         assert servers.calls[1].max_query_time_ns == 600 * 10**9
         assert all(call.allow_stale for call in servers.calls)
         servers.change()
-        await asyncio.sleep(0.01)
+        await soon(lambda: servers.calls[-1].min_query_index == 6)
         assert (await cache.get(HEALTH_SERVICES, REQUEST))[0].index == 6
 
     run(test)
@@ -106,7 +106,7 @@ def test_waiting_for_a_newer_answer() -> None:
         waiting = asyncio.ensure_future(
             cache.get(HEALTH_SERVICES, replace_(REQUEST, min_query_index=5))
         )
-        await asyncio.sleep(0.01)
+        await turns()
         assert not waiting.done()
         servers.change()
         value, meta = await waiting
@@ -126,11 +126,12 @@ def test_errors_keep_the_old_answer_and_tell_its_age() -> None:
         servers.error = None
         value, _ = await cache.get(HEALTH_SERVICES, REQUEST)
         servers.change(NoServersError())
-        await asyncio.sleep(0.05)
-        again, meta = await cache.get(HEALTH_SERVICES, REQUEST)
-        assert again is value
-        assert meta.hit
-        assert meta.age_s > 0
+        meta = CacheMeta()
+        while not meta.age_s:  # until the refresh has failed; `run` bounds it
+            await asyncio.sleep(0.001)
+            again, meta = await cache.get(HEALTH_SERVICES, REQUEST)
+            assert again is value
+            assert meta.hit
 
     run(test)
 
@@ -141,7 +142,8 @@ def test_failing_refreshes_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(cache: Cache, servers: Servers) -> None:
         await cache.get(HEALTH_SERVICES, REQUEST)
         servers.change(NoServersError())
-        await asyncio.sleep(0.1)
+        await soon(lambda: len(servers.calls) >= 5)
+        await turns()
         # The first answer, three failures at once, and one after which it waits.
         assert len(servers.calls) == 1 + cache_module.BACKOFF_AFTER + 1
 
@@ -168,11 +170,10 @@ def test_answers_that_nobody_refreshes() -> None:
 def test_entries_nobody_asks_for_expire() -> None:
     async def test(cache: Cache, servers: Servers) -> None:
         await cache.get(replace(HEALTH_SERVICES, ttl_s=0.02), REQUEST)
-        await asyncio.sleep(0.06)
-        assert len(cache) == 0
+        await soon(lambda: len(cache) == 0)
         servers.change()
         calls = len(servers.calls)
-        await asyncio.sleep(0.01)
+        await turns()
         assert len(servers.calls) == calls
 
     run(test)
@@ -196,10 +197,21 @@ def test_fetches_of_an_entry_are_limited() -> None:
         await cache.get(HEALTH_SERVICES, REQUEST)
         for _ in range(20):
             servers.change()
-            await asyncio.sleep(0.002)
+            await turns()
         assert len(servers.calls) == 2
 
     run(test, CacheOptions(fetch_rate=0.5, fetch_burst=2))
+
+
+async def soon(check: Callable[[], bool]) -> None:
+    while not check():  # noqa: ASYNC110 - `run` bounds it
+        await asyncio.sleep(0.001)
+
+
+async def turns() -> None:
+    """More turns of the loop than anything that does not wait for time needs."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 def replace_(request: Any, **changes: Any) -> Any:
