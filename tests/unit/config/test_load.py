@@ -283,3 +283,31 @@ def test_reload_sorts_the_changes() -> None:
          "checks.discard_output"],
         ["limits.kv_max_value_size", "dns.domain"],
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("ui = true", "ui"),
+        ('ui_dir = "/x"', "ui_dir"),
+        ('telemetry { statsd_address = "127.0.0.1:1" }', "telemetry.statsd_address"),
+        ('telemetry { statsite_address = "127.0.0.1:1" }', "telemetry.statsite_address"),
+        ('telemetry { dogstatsd_addr = "127.0.0.1:1" }', "telemetry.dogstatsd_addr"),
+        ("enable_syslog = true", "enable_syslog"),
+        ('connect { ca_provider = "vault" }', "connect.ca_provider"),
+        ('connect { ca_provider = "aws-pca" }', "connect.ca_provider"),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_a_remedy(text: str, key: str) -> None:
+    with pytest.raises(SettingError, match="not supported yet") as caught:
+        hcl(text)
+    assert caught.value.key == key
+    assert caught.value.remedy
+
+
+def test_escapes_in_hcl_stay_and_in_json_do_not(tmp_path: Path) -> None:
+    value = r"a\tb\u00e4"
+    assert hcl(f'node_meta {{ k = "{value}" }}').config.node_meta == {"k": value}
+    (tmp_path / "a.json").write_text(f'{{"node_meta": {{"k": "{value}"}}}}')
+    loaded = load("-data-dir", "/nonexistent/d", "-config-file", str(tmp_path / "a.json"))
+    assert loaded.config.node_meta == {"k": "a\tb\u00e4"}

@@ -117,3 +117,13 @@ def test_unsigned_fields_hold_64_bits() -> None:
     entry = decode(msgpack.packb({"Key": "k", "Flags": (1 << 64) - 1}), DirEntry)
     assert entry.flags == (1 << 64) - 1
     assert decode(encode(entry), DirEntry) == entry
+
+
+@pytest.mark.parametrize(("size", "head"), [(31, b"\xbf"), (32, b"\xd9\x20"), (255, b"\xd9\xff")])
+def test_text_of_middling_length_has_a_head_of_its_own(size: int, head: bytes) -> None:
+    """Where Go's older msgpack writes raw16; both read either."""
+    data = encode(Session(name="a" * size))
+    assert head + b"a" * size in data
+    assert decode(data, Session).name == "a" * size
+    old = data.replace(head + b"a", b"\xda" + size.to_bytes(2, "big") + b"a", 1)
+    assert decode(old, Session).name == "a" * size

@@ -248,6 +248,21 @@ def test_agents_are_told_only_what_belongs_to_the_token() -> None:
         resolve(second.id)
 
 
+def test_a_policy_of_a_role_that_is_not_valid_here_is_left_out() -> None:
+    """Consul refuses the whole of what was asked."""
+    asked = Asked()
+    valid, elsewhere = asked.policy("a"), asked.policy("b")
+    token = asked.token(policies=[t.ACLLink(valid.id)])
+    role = t.ACLRole(id="r", policies=[t.ACLLink(elsewhere.id)])
+
+    async def rows_of(_secret: str) -> Any:
+        return token, [role], [valid]
+
+    asked.system.rows_of = rows_of  # type: ignore[assignment,method-assign]
+    request = r.ACLPolicyBatchGetRequest(policy_ids=[valid.id, elsewhere.id], token=token.secret_id)
+    assert asked("PolicyResolve", request, NOBODY).policies == [valid]
+
+
 def test_old_clients_are_sent_rules_once() -> None:
     asked = Asked()
     answer = asked("GetPolicy", r.ACLPolicyResolveLegacyRequest(acl="s"), NOBODY)

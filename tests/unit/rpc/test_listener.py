@@ -13,10 +13,13 @@ from proconsul.drivers.tcp import connect
 from proconsul.drivers.tls import client_handshake
 from proconsul.drivers.tls_config import TlsConfig, TlsContexts
 from proconsul.drivers.tls_errors import TlsClientCertificateError
+from proconsul.rpc.connection import RpcClientStream
 from proconsul.rpc.dialer import Destination, HopError, Purpose
 from proconsul.rpc.direct_dialer import DirectDialer
+from proconsul.rpc.errors import RemoteError
 from proconsul.rpc.limits import GATEWAY_FACTOR, ConnectionLimiter
 from proconsul.rpc.listener import RpcListener
+from proconsul.rpc.yamux_session import YamuxSession
 from proconsul.testing.certs import TestAuthority
 
 TAGS = [
@@ -278,5 +281,23 @@ def test_dialling_names_the_hop(authority: TestAuthority) -> None:
             await DirectDialer().dial(
                 Destination("dc1", "s1", address), Purpose.WAN_GOSSIP_STREAM, soon()
             )
+
+    run(test)
+
+
+def test_an_error_leaves_its_stream_open() -> None:
+    """Consul closes it after an unknown method."""
+
+    async def test() -> None:
+        service = Service()
+        async with service.listening() as listener:
+            dialer = DirectDialer()
+            stream = await dialer.dial(at(listener), Purpose.RPC_MULTI, soon())
+            session = YamuxSession(stream, client=True)
+            calls = RpcClientStream(await session.open_stream())
+            with pytest.raises(RemoteError, match="no such thing"):
+                await calls.call("Test.Fail", b"\x80")
+            assert await calls.call("Test.Echo", b"\xa1x") == b"\xa1x"
+            await session.aclose()
 
     run(test)

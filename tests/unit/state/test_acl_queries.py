@@ -162,3 +162,17 @@ def test_hashes_are_consuls() -> None:
         bytes_of(token.hashed().raw_hash).hex()
         == "44d5454969df7790d43ae07cbe9969fa29a2be52276b77ca4159e4507876d5c0"
     )
+
+
+def test_who_waits_for_one_row_wakes_at_any_of_its_kind() -> None:
+    world = World()
+    world.policies(ACLPolicy(id=P1, name="one"))
+    world.tokens(_token(A1, "s"))
+    woken = list[str]()
+    found = world.acl.token_by_accessor(A1)
+    found.watch.add(lambda: woken.append("token"))
+    world.acl.policy(P1).watch.add(lambda: woken.append("policy"))
+    world.tokens(_token(A2, "other"))
+    world.policies(ACLPolicy(id=P2, name="two"))
+    assert woken == ["token", "policy"]
+    assert found.index < world.acl.token_by_accessor(A1).index < world.index, "which it shows"

@@ -191,3 +191,17 @@ def test_node_services_by_id_prefix(world: World) -> None:
     assert world.catalog.node_services("abcd-1").value.node.node == "n"
     assert world.catalog.node_services("abcd").value is None
     assert list(world.catalog.node_services("n").value.services) == ["web"]
+
+
+def test_a_check_that_does_not_change_raises_an_index_and_wakes_nobody(world: World) -> None:
+    check = HealthCheck(node="n", check_id="c", name="c", status="passing")
+    world.register("n")
+    world.register("n", check=check)
+    before = world.catalog.node_checks("n")
+    woken: list[str] = []
+    before.watch.add(lambda: woken.append("checks"))
+    world.register("n", check=check)
+    assert world.catalog.node_checks("n").index == before.index + 1
+    assert not woken
+    world.register("n", check=msgspec.structs.replace(check, status="critical"))
+    assert woken == ["checks"]

@@ -248,3 +248,14 @@ def test_arguments_and_binary(tmp_path: Path) -> None:
     assert "--disable-hot-restart" not in envoy_argv("/e", "/c", ["--restart-epoch=1"])
     with pytest.raises(ProconsulError, match="not an executable"):
         find_envoy(str(tmp_path / "none"))
+
+
+def test_grpc_is_where_http_is_unless_it_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    for more, host in (((), "192.0.2.7"), (("-grpc-addr", "192.0.2.8:8502"), "192.0.2.8")):
+        argv = ("-proxy-id=p", "-no-central-config", "-http-addr", "192.0.2.7:8500", *more)
+        bootstrap = bootstrap_of(capsys, *argv)
+        (cluster,) = bootstrap["static_resources"]["clusters"]
+        endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+        assert endpoint["address"]["socket_address"] == {"address": host, "port_value": 8502}
+        ads = bootstrap["dynamic_resources"]["ads_config"]
+        assert (ads["api_type"], ads["transport_api_version"]) == ("DELTA_GRPC", "V3")
