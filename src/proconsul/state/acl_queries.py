@@ -6,6 +6,7 @@ Links show the present names of what they lead to, and are left out where it is 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
@@ -146,13 +147,9 @@ class AclQueries:
 
     def expired_tokens(self, *, local: bool, now_ns: int, limit: int) -> list[ACLToken]:
         """Of one locality, those that ended longest ago first."""
-        found = [
-            (moment, token)
-            for token in self._tokens.all()
-            if token.local is local and (moment := token.expires_ns) is not None and moment < now_ns
-        ]
-        found.sort(key=lambda pair: pair[0])
-        return [token for _, token in found[:limit]]
+        self._derive()  # asked for every second, whatever the number of tokens
+        ends = self._ends[local]
+        return [token for _, token in ends[: min(limit, bisect_left(ends, now_ns, key=_moment))]]
 
     def _by_accessor(self, accessor: str) -> ACLToken | None:
         token = self._tokens.named(accessor)
@@ -169,7 +166,7 @@ class AclQueries:
             if (moment := token.expires_ns) is not None:
                 self._ends[token.local].append((moment, token))
         for ends in self._ends.values():
-            ends.sort(key=lambda pair: pair[0])
+            ends.sort(key=_moment)
         self._derived_of = version
 
     # -- policies --------------------------------------------------------------------------
@@ -258,6 +255,10 @@ class AclQueries:
             return None
         policies = _present(role.policies, self._policies)
         return role if policies is role.policies else replace(role, policies=policies)
+
+
+def _moment(end: tuple[int, ACLToken]) -> int:
+    return end[0]
 
 
 def _present(links: list[ACLLink] | None, table: _Typed[Any]) -> list[ACLLink] | None:

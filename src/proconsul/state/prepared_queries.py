@@ -49,7 +49,7 @@ class PreparedQueries:
         self._tables, self._watches = tables, watches
         self._kept: dict[str, _Kept] = {}
         self._index = _Index({}, [])
-        self._version = -1
+        self._version = (-1, 0)
 
     def get(self, query_id: str) -> Answer[PreparedQuery | None]:
         """One by its id. Raises `QueryError` if it has not the form of one."""
@@ -97,7 +97,8 @@ class PreparedQueries:
         return found.template.render(id_or_name, segment)
 
     def _current(self) -> _Index:
-        if self._version == self._watches.version:
+        version = (self._watches.generation, self._tables().index.get(QUERIES.table, 0))
+        if self._version == version:
             return self._index
         rows = self._rows()
         kept: dict[str, _Kept] = {}
@@ -108,7 +109,7 @@ class PreparedQueries:
         names = {k.query.name.lower(): k for k in kept.values() if k.query.name}
         templates = [(k.query.name.lower(), k) for k in kept.values() if k.template is not None]
         self._index = _Index(names, sorted(templates, key=lambda item: -len(item[0])))
-        self._version = self._watches.version
+        self._version = version
         return self._index
 
 

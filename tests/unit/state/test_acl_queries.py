@@ -135,6 +135,8 @@ def test_expired_tokens_come_in_the_order_of_their_ends() -> None:
     assert expired(9) == ["b", "a"]
     assert expired(1) == ["b"]
     assert expired(9, local=True) == []
+    world.apply(MessageType.ACL_TOKEN_DELETE, r.ACLTokenBatchDeleteRequest([A2]))
+    assert expired(9) == ["a"]
 
 
 def test_a_write_wakes_who_waits_for_its_table_alone() -> None:
