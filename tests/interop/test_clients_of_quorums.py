@@ -89,6 +89,7 @@ def test_registrations_look_alike(estate: Estate) -> None:
         seen = json.dumps(found)
         # The alias has asked, the probe has failed.
         assert seen.count("All checks passing.") == seen.count("connection refused") == 2
+        assert seen.count('"fine"') == 2, "what came after the registration has been synchronised"
         return found
 
     first, second = until(settled, 15)

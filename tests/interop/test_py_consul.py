@@ -78,6 +78,7 @@ def test_an_agents_services_and_checks(client: consul.Consul) -> None:
     until(lambda: client.health.service("web")[1] == [])
     assert client.agent.check.register("own", check=consul.Check.ttl("1m"), check_id="own") is True
     assert client.agent.check.deregister("own") is True
+    until(lambda: "own" not in {check["CheckID"] for check in client.health.node("srv")[1]})
 
 
 def test_the_cluster(client: consul.Consul) -> None:
@@ -86,5 +87,6 @@ def test_the_cluster(client: consul.Consul) -> None:
     assert client.status.leader() == client.status.peers()[0]
     assert client.operator.raft_config()["Servers"][0]["Leader"] is True
     assert isinstance(client.coordinate.nodes()[1], list)
-    assert client.health.node("srv")[1][0]["CheckID"] == "serfHealth"
-    assert client.health.state("passing")[1]
+    # The agent itself brings its node into the catalog, its leader that check
+    until(lambda: [check["CheckID"] for check in client.health.node("srv")[1]] == ["serfHealth"])
+    assert [check["CheckID"] for check in client.health.state("passing")[1]] == ["serfHealth"]

@@ -89,18 +89,19 @@ def _changes(
 ) -> tuple[str, str, list[str]]:
     """Everything that the handlers were told after some changes."""
     events = Path(f"{file}.events")
-    until(lambda: file.exists() and events.exists())
-    agent.put("/v1/kv/w/a", "one")
-    until(lambda: file.read_text().count("index") == 2)
-    agent.put("/v1/event/fire/other")
-    agent.put("/v1/event/fire/deploy", "1.2")
-    until(lambda: "deploy" in events.read_text())
-    agent.put("/v1/agent/service/register", {"Name": "web", "Port": 80})
 
     def heard() -> list[str]:
         found = told.told  # type: ignore[attr-defined]
         bodies = [body for path, mine, body in found if (path, mine) == (f"/{name}", "a")]
         return [plain(body.decode()) for body in bodies]
 
+    # Each tells of what there is at first; one that asks before there is a leader asks later again
+    until(lambda: file.exists() and events.exists() and heard(), 30)
+    agent.put("/v1/kv/w/a", "one")
+    until(lambda: file.read_text().count("index") == 2)
+    agent.put("/v1/event/fire/other")
+    agent.put("/v1/event/fire/deploy", "1.2")
+    until(lambda: "deploy" in events.read_text())
+    agent.put("/v1/agent/service/register", {"Name": "web", "Port": 80})
     until(lambda: len(heard()) == 2)
     return plain(file.read_text()), plain(events.read_text()), heard()
