@@ -154,6 +154,16 @@ def test_what_differs_on_purpose(agent: str, tmp_path: Path) -> None:
     assert refusals[0] == refusals[1].replace("500\n", "500 (No path to datacenter)\n")
     assert refusals[0] != refusals[1]
 
+    mine, real = _both(["kv", "put", "-base64", "half", "YWJj!!"], agent)
+    assert (mine[0], real[0]) == (1, 0)
+    assert (
+        mine[2]
+        == real[2]
+        == b"Error! Cannot base 64 decode data: illegal base64 data at input byte 4\n"
+    )
+    assert mine[1] == b""
+    assert real[1] == b"Success! Data written to: half\n"
+
     def validated(text: str) -> tuple[tuple[int, bytes, bytes], ...]:
         (tmp_path / "a.hcl").write_text(f'data_dir = "{tmp_path}/data"\n{text}')
         return _both(["validate", str(tmp_path / "a.hcl")], agent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 from proconsul.config.goflags import Parsed, bool_flag, string_flag, uint_flag
@@ -19,6 +18,7 @@ from proconsul.interfaces.cli.command import (
     out,
     out_bytes,
 )
+from proconsul.util import gobase64
 
 _API = (*CLIENT_FLAGS, *SERVER_FLAGS, *NAMESPACE_FLAGS)
 
@@ -98,8 +98,8 @@ def _put(parsed: Parsed) -> int:
     data = load_data(parsed.args[1]) if len(parsed.args) == 2 else b""
     if parsed["base64"]:
         try:
-            data = base64.b64decode(data, validate=True)
-        except binascii.Error as error:
+            data = gobase64.decode(data.decode("latin-1"))
+        except ValueError as error:
             raise CommandError(f"Error! Cannot base 64 decode data: {error}") from None
     if (parsed["acquire"] or parsed["release"]) and not parsed["session"]:
         raise CommandError("Error! Missing -session (required with -acquire and -release)")
