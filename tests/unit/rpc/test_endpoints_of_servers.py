@@ -14,6 +14,7 @@ from proconsul.domain import coordinate as co
 from proconsul.domain import federation as f
 from proconsul.domain import operator as op
 from proconsul.domain import options as o
+from proconsul.domain.base import NIL
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.rpc.endpoints import internal
 from proconsul.rpc.endpoints.base import RequestError
@@ -71,8 +72,8 @@ def test_federation_states_and_roots() -> None:
         c.Node(node="ok-node"), c.NodeService(service="ok-gw", kind=c.MESH_GATEWAY), []
     )
     hidden = c.CheckServiceNode(c.Node(node="other"), c.NodeService(service="gw"), [])
-    for name, rows in (("dc1", [gateway, hidden]), ("dc2", [hidden])):
-        state = f.FederationState(datacenter=name, mesh_gateways=rows)
+    for name, rows, time in (("dc1", [gateway, hidden], NIL), ("dc2", [hidden], f.ZERO_TIME)):
+        state = f.FederationState(datacenter=name, mesh_gateways=rows, raw_updated_at=time)
         request = f.FederationStateRequest(op=f.FEDERATION_UPSERT, state=state)
         with pytest.raises(PermissionDeniedError):
             server.call("FederationState.Apply", request, only_ok())

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from proconsul.domain import catalog as c
 from proconsul.domain import federation as f
 from proconsul.domain import options as o
+from proconsul.domain.base import is_nil
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, read
@@ -31,7 +32,7 @@ class FederationStates:
         if state is None or not state.datacenter:
             raise RequestError("invalid request: missing federation state datacenter")
         if request.op == f.FEDERATION_UPSERT:
-            if state.raw_updated_at == f.ZERO_TIME:
+            if is_nil(state.raw_updated_at) or state.raw_updated_at == f.ZERO_TIME:
                 state = replace(state, raw_updated_at=f.raw_time(self._unix_ns()))
                 request = replace(request, state=state)
             _ = state.updated_at_ns  # raises: what a server cannot read must not get into the log
