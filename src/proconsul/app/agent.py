@@ -38,7 +38,6 @@ from proconsul.interfaces.http.routes import build_api
 from proconsul.services.agent.agent import Agent
 from proconsul.services.agent.client import Client
 from proconsul.services.agent.tokens import AgentTokens
-from proconsul.services.server.server import Server
 from proconsul.util.address import host_port
 from proconsul.util.errors import ConfigError, ProconsulError
 from proconsul.util.metrics import Metrics
@@ -47,6 +46,7 @@ if TYPE_CHECKING:
     from proconsul.app.dns import DnsInterface
     from proconsul.interfaces.xds.server import XdsServer
     from proconsul.services.agent.auto_encrypt import AutoEncrypt
+    from proconsul.services.server.server import Server
 
 log = logging.getLogger("proconsul.agent")
 
@@ -133,6 +133,9 @@ class _Process:
     def _core(self, on_member_event: Callable[[bool, PoolEvent], None]) -> Server | Client:
         config = self._config
         if config.server:
+            # Clients, of which there are many, do without: it is most of the program.
+            from proconsul.services.server.server import Server
+
             return Server(
                 build.server_config(config, lambda: self._tokens.replication),
                 self._metrics,
@@ -215,7 +218,7 @@ class _Process:
             self._automatic.start(agent.connect.leaves, agent.cache, scope)
         _ = scope.spawn("join-lan", self._join_lan(agent))
         core = agent.core
-        if isinstance(core, Server):
+        if not isinstance(core, Client):
             if core.federation is None:
                 _ = scope.spawn("join-wan", self._join_wan(core))
             elif not config.is_primary:
@@ -360,13 +363,17 @@ class _Process:
         logs.set_level(new.log.level)
         if self._http is not None:
             self._http.limits = http_limits(new)
-        if isinstance(core, Server):
+        if not isinstance(core, Client):
             core.limit_connections(new.limits.rpc_max_conns_per_client)
         self._agent.limit.change(new.limits.rpc_rate, new.limits.rpc_max_burst)
         if self._dns is not None:
             await self._dns.reload(new)
         self._agent.reconfigure(build.agent_settings(new))
-        if isinstance(core, Server) and core.federation is not None and core.federation.refresher:
+        if (
+            not isinstance(core, Client)
+            and core.federation is not None
+            and core.federation.refresher
+        ):
             core.federation.refresher.reload(new.primary_gateways)
         self._agent.registrations.reload(services, checks)
         if self._watches is not None:

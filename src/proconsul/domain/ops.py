@@ -8,6 +8,8 @@ from proconsul.domain.base import NIL, GoStruct, Int64
 from proconsul.domain.options import QueryMeta, QueryOptions
 
 KEYRING_OPERATIONS = ("list", "install", "use", "remove")
+USER_EVENT_PREFIX = "consul:event:"
+"""Of the names under which gossip carries users' events."""
 
 
 class KeyringRequest(QueryOptions, frozen=True, gc=False):

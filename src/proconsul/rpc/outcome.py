@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from proconsul.core.raft.types import LeadershipLost, NotLeader, TransferInProgress
 from proconsul.domain import errors
-from proconsul.drivers.raft.applier import Halted
-from proconsul.drivers.raft.node import ApplyTimeout
+from proconsul.drivers.raft.errors import ApplyTimeout, Halted
 from proconsul.rpc.dialer import HopError
 from proconsul.rpc.table import Method
 from proconsul.util.errors import ProconsulError

@@ -16,8 +16,7 @@ from proconsul.domain.acl import Authorizer
 from proconsul.domain.acl_authorizers import PolicyAuthorizer
 from proconsul.domain.acl_rules import NO_RULES
 from proconsul.domain.base import decode, encode
-from proconsul.drivers.raft.applier import Halted
-from proconsul.drivers.raft.node import ApplyTimeout
+from proconsul.drivers.raft.errors import ApplyTimeout, Halted
 from proconsul.drivers.stream import PeerInfo
 from proconsul.rpc import forward
 from proconsul.rpc.dialer import Destination, Hop, HopError

@@ -56,16 +56,6 @@ class Fsm(Protocol):
         ...
 
 
-class Halted(RaftError):
-    """The state machine or the disk failed: this server has to be restarted."""
-
-
-class WriteHeldUp(RaftError):
-    """A full disk has come between: the write may happen later."""
-
-    safe_to_retry = False
-
-
 class Applier:
     """Where the state machine stands, and who waits for which index."""
 

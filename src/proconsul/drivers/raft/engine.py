@@ -27,7 +27,8 @@ from proconsul.core.raft.types import (
     Transferred,
     Verified,
 )
-from proconsul.drivers.raft.applier import Applier, Halted, WriteHeldUp
+from proconsul.drivers.raft.applier import Applier
+from proconsul.drivers.raft.errors import Halted, WriteHeldUp
 from proconsul.drivers.raft.store import DiskFull, Store
 from proconsul.drivers.raft.transport import Transport
 from proconsul.drivers.scope import TaskScope

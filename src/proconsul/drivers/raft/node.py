@@ -24,6 +24,7 @@ from proconsul.core.raft.types import (
 from proconsul.drivers.raft import stats
 from proconsul.drivers.raft.applier import Applier, Fsm
 from proconsul.drivers.raft.engine import Engine, Hooks
+from proconsul.drivers.raft.errors import ApplyTimeout
 from proconsul.drivers.raft.loading import load
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, Snapshot
 from proconsul.drivers.raft.snapshotter import Snapshotter
@@ -46,13 +47,6 @@ T = TypeVar("T")
 PROPOSALS_MAX = 65536
 """Calls of `apply` and `barrier` under way at once."""
 _CHANGE_RETRY_S = 0.01
-
-
-class ApplyTimeout(RaftError):
-    """The deadline passed first: the call may or may not take effect."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"timed out waiting for raft {what}")
 
 
 class RestoreUndecided(RaftError):

@@ -18,7 +18,6 @@ from proconsul.util.errors import ProconsulError
 
 log = logging.getLogger("proconsul.internal")
 
-USER_EVENT_PREFIX = "consul:event:"
 """Distinguishes users' events from Consul's own in the gossip of one pool."""
 
 
@@ -99,7 +98,9 @@ class Ops:
         if not call.authorizer.event_write(request.name):
             log.warning("user event blocked by ACLs: event=%s", request.name)
             raise PermissionDeniedError
-        await self._gossip.user_event(USER_EVENT_PREFIX + request.name, bytes_of(request.payload))
+        await self._gossip.user_event(
+            ops.USER_EVENT_PREFIX + request.name, bytes_of(request.payload)
+        )
         fields: dict[str, Any] = meta(self._server, 0)
         return ops.EventFireResponse(**fields)
 

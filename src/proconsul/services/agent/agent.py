@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -46,10 +46,12 @@ from proconsul.services.agent.registrations import Registrations
 from proconsul.services.agent.self_view import self_view
 from proconsul.services.agent.tokens import KIND_BY_URL, AgentTokens, Kind
 from proconsul.services.server.reconcile import server_of
-from proconsul.services.server.server import Server
 from proconsul.services.server.tags import NEW_LEADER_EVENT
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
+
+if TYPE_CHECKING:
+    from proconsul.services.server.server import Server
 
 log = logging.getLogger("proconsul.agent")
 
@@ -107,7 +109,7 @@ class Agent:
         core = self.core
         self.limit = (
             CallLimit(metrics, settings.rpc_rate, settings.rpc_burst)
-            if isinstance(core, Server)
+            if not isinstance(core, Client)
             else core.limit
         )
         self.access = Access(identity.node_name, self.core.acl, self.tokens, self.local)
@@ -248,7 +250,7 @@ class Agent:
     def try_rpc(self, method: str, request: Any) -> Any | None:
         """See `AgentPort.try_rpc`."""
         core = self.core
-        if not isinstance(core, Server):
+        if isinstance(core, Client):
             return None
         out = core.try_call(method, request)
         if out is not None:  # else `rpc` comes, and counts it
@@ -258,11 +260,11 @@ class Agent:
     def state_version(self) -> int | None:
         """See `interfaces.dns.settings.DnsAgent.state_version`."""
         core = self.core
-        return core.store.version if isinstance(core, Server) else None
+        return None if isinstance(core, Client) else core.store.version
 
     async def rpc(self, method: str, request: Any) -> Any:
         """See `AgentPort.rpc`."""
-        if isinstance(self.core, Server):  # a client counts its attempts
+        if not isinstance(self.core, Client):  # a client counts its attempts
             self.limit.admit()
         return await self.core.call(method, request)
 
@@ -361,7 +363,7 @@ class Agent:
     async def federation_status(self, token: str) -> Any:
         """See `AgentPort.federation_status`. A client asks nobody: only servers federate."""
         await self.access.require_operator_read(token)
-        if not isinstance(self.core, Server):
+        if isinstance(self.core, Client):
             raise DefinitionError(
                 "federation status is known to servers alone: ask a server's HTTP address"
             )

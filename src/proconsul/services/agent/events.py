@@ -18,9 +18,9 @@ from msgspec import Raw, field
 from proconsul.core.gossip.serf import UserEvent as GossipEvent
 from proconsul.domain.base import NIL, bytes_of, decode, raw_bytes
 from proconsul.domain.errors import DomainError
+from proconsul.domain.ops import USER_EVENT_PREFIX
 from proconsul.domain.regexps import RegexpError, compile_regexp
 from proconsul.domain.watches import event_index
-from proconsul.rpc.endpoints.ops import USER_EVENT_PREFIX
 from proconsul.util.errors import WireError
 
 log = logging.getLogger("proconsul.agent")

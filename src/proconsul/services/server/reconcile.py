@@ -6,6 +6,7 @@ Decisions only (agent/consul/leader.go, `handleAliveMember` and its siblings); t
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from proconsul.core.gossip.serf import Member
 from proconsul.domain.catalog import (
@@ -22,7 +23,9 @@ from proconsul.domain.catalog import (
     Weights,
 )
 from proconsul.rpc.server_meta import ServerMeta, parse_server
-from proconsul.state.store import Store
+
+if TYPE_CHECKING:
+    from proconsul.state.store import Store
 
 CONSUL_SERVICE = "consul"
 

@@ -13,7 +13,7 @@ from raft_support import Member, leader_of, soon, until
 from typing_extensions import override
 
 from proconsul.core.raft.types import Output, RaftError, SnapshotMeta
-from proconsul.drivers.raft.applier import WriteHeldUp
+from proconsul.drivers.raft.errors import WriteHeldUp
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, Sink, SnapshotError
 from proconsul.drivers.raft.store import DiskFull, LmdbStore, StoreError
 from proconsul.wire.raft import Configuration, Server, Suffrage

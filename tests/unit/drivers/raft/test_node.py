@@ -15,13 +15,14 @@ from raft_support import FAST, Member, Recorder, cluster, leader_of, nowhere, so
 from typing_extensions import override
 
 from proconsul.core.raft.types import Config, NotLeader
-from proconsul.drivers.raft.applier import Halted, Replace
-from proconsul.drivers.raft.node import ApplyTimeout, NodeConfig, RaftNode
+from proconsul.drivers.raft.applier import Replace
+from proconsul.drivers.raft.errors import ApplyTimeout, Halted
+from proconsul.drivers.raft.node import NodeConfig, RaftNode
 from proconsul.drivers.raft.snapshots import MemorySnapshotStore, SnapshotError
 from proconsul.drivers.raft.store import MemoryStore
 from proconsul.drivers.raft.transport import Transport
 from proconsul.util.errors import WireError
-from proconsul.wire.raft import Server, Suffrage
+from proconsul.wire.raft import AppendEntriesRequest, RequestVoteRequest, Server, Suffrage
 
 
 def test_a_lone_server_leads_at_once_and_keeps_its_state(tmp_path: Path) -> None:
@@ -285,5 +286,16 @@ def test_a_snapshot_that_the_state_machine_refuses_changes_nothing(tmp_path: Pat
         with reader:
             assert (snapshot.meta.index, snapshot.size) == (node.applied_index, len(reader.read()))
         await node.aclose()
+
+    asyncio.run(run())
+
+
+def test_a_heartbeat_is_waited_for_no_longer_than_an_election(tmp_path: Path) -> None:
+    async def run() -> None:
+        (member,) = await cluster(tmp_path, "a")
+        patience = member.node._engine._patience_s
+        assert patience(AppendEntriesRequest(1, b"a:1")) == FAST.heartbeat_timeout_s
+        assert patience(RequestVoteRequest(1, b"a:1", 0, 0)) is None
+        await member.stop()
 
     asyncio.run(run())

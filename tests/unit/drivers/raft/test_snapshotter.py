@@ -14,7 +14,8 @@ from raft_support import FAST, Recorder, nowhere, soon, until
 from typing_extensions import override
 
 from proconsul.core.raft.types import Channel, LeadershipLost, Output, Role, Send
-from proconsul.drivers.raft.applier import Halted, Replace
+from proconsul.drivers.raft.applier import Replace
+from proconsul.drivers.raft.errors import Halted
 from proconsul.drivers.raft.node import NodeConfig, RaftNode, RestoreUndecided
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, NotTakenBack, SnapshotError
 from proconsul.drivers.raft.store import LmdbStore

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from raft_support import Member, leader_of, soon
 
-from proconsul.drivers.raft.applier import Halted
+from proconsul.drivers.raft.errors import Halted
 from proconsul.services.server.fsm import RaftFsm
 from proconsul.state.errors import FsmError
 from proconsul.wire.raft import Server, Suffrage
