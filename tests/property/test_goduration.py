@@ -8,7 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proconsul.util.goduration import format_duration_ns, parse_duration, parse_duration_ns
+from proconsul.util.goduration import (
+    format_duration,
+    format_duration_ns,
+    parse_duration,
+    parse_duration_ns,
+)
 
 _SETTINGS = settings(derandomize=True, max_examples=200, deadline=None)
 
@@ -46,9 +51,19 @@ def test_refused(text: str) -> None:
         (0, "0s"),
         (1, "1ns"),
         (1500, "1.5µs"),
-        (90_000_000_000, "1m30s"),
+        (100_000_000, "100ms"),
+        (1_500_000_000, "1.5s"),
+        (-90_000_000_000, "-1m30s"),
         (3_600_000_000_000, "1h0m0s"),
     ],
 )
 def test_format(nanoseconds: int, text: str) -> None:
     assert format_duration_ns(nanoseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(48.533e-6, "48.533µs"), (0.0125, "12.5ms"), (1.5, "1.5s"), (60.25, "1m0.25s"), (0, "0s")],
+)
+def test_format_of_seconds(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from proconsul.drivers.probes import ProbeError
+from proconsul.util.goduration import format_duration
 
 _READ_BYTES = 65536
 _PIPES_END_S = 1.0
@@ -76,7 +77,7 @@ async def run_script(args: Sequence[str], timeout_s: float, output_max: int) -> 
     except TimeoutError:
         _kill(process)
         await process.wait()  # noqa: ASYNC120 - whoever cancels wants no result
-        text = f"Timed out ({_go_seconds(timeout_s)}) running check"
+        text = f"Timed out ({format_duration(timeout_s)}) running check"
         output = tail.text()
         raise ScriptTimeoutError(f"{text}\n\n{output}" if output else text) from None
     except asyncio.CancelledError:
@@ -104,15 +105,3 @@ def _start_failure(program: str, error: Exception) -> str:
         return f'exec: "{program}": executable file not found in $PATH'
     reason = getattr(error, "strerror", "") or str(error)
     return f"fork/exec {program}: {reason.lower()}"
-
-
-def _go_seconds(seconds: float) -> str:
-    """`1m0s`, `30s`, `500ms`, as Go prints a duration."""
-    if seconds < 1:
-        return f"{seconds * 1000:g}ms"
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    text = f"{rest:g}s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text

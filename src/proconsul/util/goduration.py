@@ -68,6 +68,11 @@ def format_duration_ns(nanoseconds: int) -> str:
     return f"{sign}{minutes}m{seconds}" if minutes else f"{sign}{seconds}"
 
 
+def format_duration(seconds: float) -> str:
+    """The same of seconds."""
+    return format_duration_ns(round(seconds * 1e9))
+
+
 def _trim(value: Decimal) -> str:
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -1,9 +1,9 @@
-"""Go's `time.Time` and `time.Duration` as they appear on Consul's wires and in its JSON.
+"""Go's `time.Time` as it appears on Consul's wires and in its JSON.
 
 A `time.Time` in msgpack is the 15 bytes of `Time.MarshalBinary` (version 1: big-endian seconds
 since year 1, nanoseconds, zone offset in minutes with -1 for UTC), written as raw. Here it is an
-integer of nanoseconds since the Unix epoch; Go's zero time is `ZERO_TIME_NS`. Durations are
-nanoseconds (int); their text form follows `Duration.String` and `time.ParseDuration`.
+integer of nanoseconds since the Unix epoch; Go's zero time is `ZERO_TIME_NS`. Durations
+are nanoseconds (int); `util.goduration` has their text.
 """
 
 from __future__ import annotations
@@ -21,11 +21,6 @@ ZERO_TIME_NS = -_UNIX_TO_YEAR_1_S * _NS
 _TIME = struct.Struct(">Bqih")
 _VERSION = 1
 _UTC_OFFSET = -1
-_DURATION_MAX_NS = (1 << 63) - 1
-_UNIT_NS = {
-    "ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000,
-    "s": _NS, "m": 60 * _NS, "h": 3600 * _NS,
-}  # fmt: skip
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -80,68 +75,3 @@ def parse_time(text: str) -> int:
         raise WireError(f"RFC 3339 time without zone: {text[:40]!r}")
     delta = moment - _EPOCH
     return (delta.days * 86_400 + delta.seconds) * _NS + int(digits.ljust(9, "0") or 0)
-
-
-def format_duration(ns: int) -> str:
-    """As Go's `Duration.String`: `1h0m5s`, `1.5s`, `100ms`, `0s`."""
-    if ns == 0:
-        return "0s"
-    sign, ns = ("-", -ns) if ns < 0 else ("", ns)
-    if ns < _NS:
-        for unit, size in (("ms", 1_000_000), ("µs", 1_000)):
-            if ns >= size:
-                return f"{sign}{_decimal(ns, size)}{unit}"
-        return f"{sign}{ns}ns"
-    minutes, rest = divmod(ns, 60 * _NS)
-    text = f"{_decimal(rest, _NS)}s"
-    if minutes:
-        hours, minutes = divmod(minutes, 60)
-        text = f"{minutes}m{text}"
-        if hours:
-            text = f"{hours}h{text}"
-    return sign + text
-
-
-def _decimal(value: int, unit: int) -> str:
-    whole, part = divmod(value, unit)
-    if not part:
-        return str(whole)
-    return f"{whole}." + str(part).rjust(len(str(unit)) - 1, "0").rstrip("0")
-
-
-def parse_duration(text: str) -> int:
-    """Go's `time.ParseDuration`: `1h30m`, `-1.5s`, `0`. Raises `WireError` with Go's text."""
-    rest = text
-    sign = 1
-    if rest[:1] in {"-", "+"}:
-        sign = -1 if rest[0] == "-" else 1
-        rest = rest[1:]
-    if rest == "0":
-        return 0
-    if not rest or len(rest) > 128:
-        raise WireError(f"time: invalid duration {text[:40]}")
-    total = 0
-    while rest:
-        number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
-        rest = rest[len(number) :]
-        unit = rest[: _unit_length(rest)]
-        rest = rest[len(unit) :]
-        whole, _, part = number.partition(".")
-        if not (whole or part) or "." in part:
-            raise WireError(f"time: invalid duration {text[:40]}")
-        if not unit:
-            raise WireError(f"time: missing unit in duration {text[:40]}")
-        if unit not in _UNIT_NS:
-            raise WireError(f"time: unknown unit {unit[:10]} in duration {text[:40]}")
-        size = _UNIT_NS[unit]
-        total += int(whole or 0) * size + (int(part) * size // 10 ** len(part) if part else 0)
-    if total > _DURATION_MAX_NS:
-        raise WireError(f"time: invalid duration {text[:40]}")
-    return sign * total
-
-
-def _unit_length(text: str) -> int:
-    for position, char in enumerate(text):
-        if char == "." or char.isdigit():
-            return position
-    return len(text)

@@ -7,9 +7,7 @@ from proconsul.wire.gotime import (
     ZERO_TIME_NS,
     decode_time,
     encode_time,
-    format_duration,
     format_time,
-    parse_duration,
     parse_time,
 )
 
@@ -41,27 +39,3 @@ def test_malformed_time(data: bytes) -> None:
 def test_malformed_time_text(text: str) -> None:
     with pytest.raises(WireError):
         parse_time(text)
-
-
-@pytest.mark.parametrize(
-    ("ns", "text"),
-    [
-        (0, "0s"),
-        (1, "1ns"),
-        (1_500, "1.5µs"),
-        (100_000_000, "100ms"),
-        (1_500_000_000, "1.5s"),
-        (60_000_000_000, "1m0s"),
-        (3_605_000_000_000, "1h0m5s"),
-        (-90_000_000_000, "-1m30s"),
-    ],
-)
-def test_duration(ns: int, text: str) -> None:
-    assert format_duration(ns) == text
-    assert parse_duration(text) == ns
-
-
-@pytest.mark.parametrize("text", ["", "5", "s", "1x", ".s", "1.2.3s", "9999999h", "1s2"])
-def test_malformed_duration(text: str) -> None:
-    with pytest.raises(WireError, match="time: "):
-        parse_duration(text)

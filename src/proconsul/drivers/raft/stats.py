@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proconsul.core.raft.membership import voters
+from proconsul.util.goduration import format_duration
 from proconsul.wire.raft import (
     PROTOCOL_VERSION,
     PROTOCOL_VERSION_MIN,
@@ -27,7 +28,7 @@ def collect(state: State, applier: Applier, last_contact_s: float | None) -> dic
     )
     contact = "never" if last_contact_s is None else "0"
     if last_contact_s:
-        contact = go_duration(last_contact_s)
+        contact = format_duration(last_contact_s)
     return {
         "state": state.role.value,
         "term": str(state.term),
@@ -48,22 +49,3 @@ def collect(state: State, applier: Applier, last_contact_s: float | None) -> dic
         "num_peers": str(len(ids) - 1 if state.local_id in ids else 0),
         "last_contact": contact,
     }
-
-
-def go_duration(seconds: float) -> str:
-    """A duration as Go prints it: `48.533µs`, `1.5s`, `1m0.25s`."""
-    ns = round(seconds * 1e9)
-    if ns < 1_000_000_000:
-        for unit, scale in (("ms", 1_000_000), ("µs", 1_000)):
-            if ns >= scale:
-                return f"{_trim(ns / scale)}{unit}"
-        return f"{ns}ns" if ns else "0s"
-    minutes, rest = divmod(ns, 60_000_000_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours}h" if hours else ""
-    text += f"{minutes}m" if hours or minutes else ""
-    return f"{text}{_trim(rest / 1e9)}s"
-
-
-def _trim(value: float) -> str:
-    return f"{value:.9f}".rstrip("0").rstrip(".")

@@ -19,7 +19,7 @@ from typing import Any
 from proconsul.config.goflags import Flag, Parsed, bool_flag, string_flag, strings_flag
 from proconsul.interfaces.cli.client import Client
 from proconsul.interfaces.cli.command import CLIENT_FLAGS, Command, CommandError, connect, err, out
-from proconsul.util.goduration import format_duration_ns, parse_duration
+from proconsul.util.goduration import format_duration, parse_duration
 
 VERSION = 1
 INTERVAL_S, DURATION_S = 30.0, 120.0
@@ -29,11 +29,6 @@ GRACE_S = 2.0
 ANSWER_S = 10.0
 TARGETS = ("metrics", "logs", "pprof", "host", "agent", "cluster")
 ARCHIVE = ".tar.gz"
-_NS = 1_000_000_000
-
-
-def _duration(seconds: float) -> str:
-    return format_duration_ns(int(seconds * _NS))
 
 
 class _Capture:
@@ -54,8 +49,8 @@ class _Capture:
             raise CommandError("interval must be longer than 10s")
         if self._duration_s < self._interval_s:
             raise CommandError(
-                f"duration ({_duration(self._duration_s)}) must be longer than interval "
-                f"({_duration(self._interval_s)})"
+                f"duration ({format_duration(self._duration_s)}) must be longer than interval "
+                f"({format_duration(self._interval_s)})"
             )
         try:
             about = self._client.get("/v1/agent/self")
@@ -86,7 +81,7 @@ class _Capture:
     def run(self, version: str) -> int:
         """Gather and save; the exit status."""
         saved = f"{self._directory}{ARCHIVE if self._archive else ''}"
-        interval, duration = _duration(self._interval_s), _duration(self._duration_s)
+        interval, duration = format_duration(self._interval_s), format_duration(self._duration_s)
         out("==> Starting debugger and capturing static information...")
         out(f"     Agent Version: '{version}'")
         out(f"          Interval: '{interval}'")

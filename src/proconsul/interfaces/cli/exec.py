@@ -22,7 +22,7 @@ from proconsul.interfaces.cli.command import (
     out,
 )
 from proconsul.interfaces.cli.event import FILTER_FLAGS, check_filters
-from proconsul.util.goduration import format_duration_ns, parse_duration
+from proconsul.util.goduration import format_duration, parse_duration
 
 PREFIX = "_rexec"
 TTL = "15s"
@@ -155,7 +155,7 @@ class _Job:
     def _read(self) -> None:
         """On a thread: tells of each key below our directory as it appears."""
         index, seen, directory = 0, set[str](), self._directory + "/"
-        wait = format_duration_ns(int(self._parsed["wait"] * _NS))
+        wait = format_duration(self._parsed["wait"])
         while not self._over.is_set():
             query = {"keys": "", "wait": wait, **({"index": str(index)} if index else {})}
             try:

@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from proconsul.interfaces.cli.client import ApiError, Client
 from proconsul.interfaces.cli.command import CommandError
-from proconsul.util.goduration import format_duration_ns
+from proconsul.util.goduration import format_duration
 
 LOCK_FLAG = 0x2DDCCBC058A50C18
 SEMAPHORE_FLAG = 0xE0F69A2BAA414DE0
@@ -26,7 +26,6 @@ SESSION_TTL_S = 15
 WAIT_S = 15.0
 LOCK_DELAY_RETRY_S = 5.0
 MONITOR_RETRY_S = 1.0
-_NS = 1_000_000_000
 
 
 class InUseError(CommandError):
@@ -164,10 +163,6 @@ class _Held:
             self._session.destroy()
 
 
-def _wait(seconds: float) -> str:
-    return format_duration_ns(int(seconds * _NS))
-
-
 class Lock(_Held):
     """One key, held by one session."""
 
@@ -184,7 +179,7 @@ class Lock(_Held):
     def _acquire(self) -> bool:
         next_wait, index = self._waits(), 0
         while (wait_s := next_wait()) is not None:
-            query = {"wait": _wait(wait_s), **({"index": str(index)} if index else {})}
+            query = {"wait": format_duration(wait_s), **({"index": str(index)} if index else {})}
             try:
                 rows, found = self._read(query)
             except CommandError as error:
@@ -198,7 +193,7 @@ class Lock(_Held):
                 continue
             if self._put("acquire"):
                 return True
-            rows, found = self._read({"wait": _wait(wait_s)})
+            rows, found = self._read({"wait": format_duration(wait_s)})
             if rows and rows[0].get("Session"):
                 index = found
             else:
@@ -279,7 +274,7 @@ class Semaphore(_Held):
             raise CommandError("failed to make contender entry: <nil>")
         next_wait, index = self._waits(), 0
         while (wait_s := next_wait()) is not None:
-            asked = {"wait": _wait(wait_s), **({"index": str(index)} if index else {})}
+            asked = {"wait": format_duration(wait_s), **({"index": str(index)} if index else {})}
             try:
                 rows, found = self._read(asked)
             except CommandError as error:

@@ -23,10 +23,8 @@ from proconsul.interfaces.cli.command import (
     err,
     out_bytes,
 )
-from proconsul.util.goduration import format_duration_ns
+from proconsul.util.goduration import format_duration
 from proconsul.util.goquote import go_quote
-
-_NS = 1_000_000_000
 
 
 def _watch(parsed: Parsed) -> Watch:
@@ -84,7 +82,7 @@ def _run(parsed: Parsed) -> int:
 
 
 def _wait_after(watch: Watch, error: CommandError, seconds: float) -> None:
-    retry = format_duration_ns(int(seconds * _NS))
+    retry = format_duration(seconds)
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     err(
         f"{stamp} [ERROR] watch: Watch errored: type={watch.type} "

@@ -13,12 +13,12 @@ from proconsul.domain.acl_requests import ACLReplicationStatus
 from proconsul.domain.base import NIL, bytes_of, is_nil, raw_bytes
 from proconsul.domain.go_decode import GoDecodeError, decode_struct, parse_json
 from proconsul.util.errors import WireError
+from proconsul.util.goduration import format_duration_ns
 from proconsul.util.goquote import go_quote
 from proconsul.wire.gotime import (
     ZERO_TIME_NS,
     decode_time,
     encode_time,
-    format_duration,
     format_time,
     parse_time,
 )
@@ -101,7 +101,7 @@ def rule(row: t.ACLBindingRule) -> View:
 def method(row: t.ACLAuthMethod) -> View:
     view: View = {}
     if row.max_token_ttl_ns:
-        view["MaxTokenTTL"] = format_duration(row.max_token_ttl_ns)
+        view["MaxTokenTTL"] = format_duration_ns(row.max_token_ttl_ns)
     view |= _method_head(row)
     if row.token_locality:
         view["TokenLocality"] = row.token_locality

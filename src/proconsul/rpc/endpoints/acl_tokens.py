@@ -31,8 +31,9 @@ from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
 from proconsul.rpc.token_resolver import ROOTS
 from proconsul.state.errors import StateError
+from proconsul.util.goduration import format_duration_ns
 from proconsul.util.goquote import go_quote
-from proconsul.wire.gotime import encode_time, format_duration
+from proconsul.wire.gotime import encode_time
 
 log = logging.getLogger("proconsul.acl")
 
@@ -238,7 +239,7 @@ class Tokens(Base):
         if ttl_ns:
             if ttl_ns < 0:
                 raise RequestError(
-                    f"Token Expiration TTL '{format_duration(ttl_ns)}' should be > 0"
+                    f"Token Expiration TTL '{format_duration_ns(ttl_ns)}' should be > 0"
                 )
             if expires_ns is not None:
                 raise RequestError("Token Expiration TTL and Expiration Time cannot both be set")
@@ -283,13 +284,13 @@ class Tokens(Base):
             raise RequestError("ExpirationTime cannot be before CreateTime")
         if life > longest:
             raise RequestError(
-                f"ExpirationTime cannot be more than {format_duration(longest)} in the future "
-                f"(was {format_duration(life)})"
+                f"ExpirationTime cannot be more than {format_duration_ns(longest)} in the future "
+                f"(was {format_duration_ns(life)})"
             )
         if life < shortest:
             raise RequestError(
-                f"ExpirationTime cannot be less than {format_duration(shortest)} in the future "
-                f"(was {format_duration(life)})"
+                f"ExpirationTime cannot be less than {format_duration_ns(shortest)} in the future "
+                f"(was {format_duration_ns(life)})"
             )
 
     def _updated(self, token: t.ACLToken) -> t.ACLToken:

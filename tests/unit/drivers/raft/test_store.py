@@ -15,7 +15,6 @@ import pytest
 
 from proconsul.core.raft.types import HardState, Output
 from proconsul.drivers.raft import records
-from proconsul.drivers.raft.stats import go_duration
 from proconsul.drivers.raft.store import LmdbStore, MemoryStore, Store, StoreError
 from proconsul.wire.raft import Entry, LogType, encode_entry
 
@@ -212,11 +211,3 @@ def test_log_that_lost_its_end_is_an_error_not_the_end_of_the_process(
     for _ in range(2):  # the first start must not make the second one trust the file
         with pytest.raises(StoreError, match=r"from a backup"):
             read_all()
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(48.533e-6, "48.533µs"), (0.0125, "12.5ms"), (1.5, "1.5s"), (60.25, "1m0.25s"), (0, "0s")],
-)
-def test_durations_look_like_go(seconds: float, text: str) -> None:
-    assert go_duration(seconds) == text
