@@ -29,17 +29,19 @@ def entries() -> list[str]:
 
 def table() -> dict[str, list[str]]:
     """Beginning of an entry -> tests, as pytest names them."""
-    return tomllib.loads(TABLE.read_text())["entries"]
+    found: dict[str, list[str]] = tomllib.loads(TABLE.read_text())["entries"]
+    return found
 
 
 @cache
-def tests_of(path: str) -> frozenset[str]:
+def names_in(path: str) -> frozenset[str]:
     """The names of the test functions in a file."""
     tree = ast.parse((ROOT / path).read_text())
     return frozenset(
         node.name
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
     )
 
 
@@ -56,6 +58,7 @@ def test_the_tests_exist() -> None:
         name
         for tests in table().values()
         for name in tests or ["(an entry without a test)"]
-        if "::" not in name or name.split("::")[1].partition("[")[0] not in tests_of(name.split("::")[0])
+        if "::" not in name
+        or name.split("::")[1].partition("[")[0] not in names_in(name.split("::")[0])
     ]
     assert not missing

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from http_asking import ask, get, make, put
 from http_fake_agent import META, dc1_state, web_instance
+from msgspec.structs import replace
 
 from proconsul.domain import catalog as c
 from proconsul.domain import federation as f
@@ -215,6 +216,18 @@ def test_health_service_shape_and_filter() -> None:
     assert len(json.loads(get(api, "/v1/health/service/web?passing").body)) == 1
     bad = get(api, "/v1/health/service/web?passing=x")
     assert (bad.status, bad.body) == (400, b"Invalid value for ?passing")
+
+
+def test_wan_addresses_are_announced_and_not_used_yet() -> None:
+    api, agent = make(translate_wan_addrs=True)
+    row = web_instance()
+    far = replace(row.node, tagged_addresses={"wan": "192.0.2.9"}, datacenter="dc2")
+    agent.answers["Health.ServiceNodes"] = c.IndexedCheckServiceNodes(
+        nodes=[replace(row, node=far)], **META
+    )
+    answer = get(api, "/v1/health/service/web?dc=dc2")
+    assert b"X-Consul-Translate-Addresses: true\r\n" in answer.head
+    assert json.loads(answer.body)[0]["Node"]["Address"] == far.address
 
 
 def test_encodings_are_shared_and_never_stale() -> None:
