@@ -20,6 +20,7 @@ _VALUE_LENGTH_MAX = 512
 _UUID_LENGTH = 36
 _UUID_HYPHENS = (8, 13, 18, 23)
 _HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
+_UUID_FORMAT = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _KEY_FORMAT = re.compile(r"[a-zA-Z0-9_-]+\Z")
 
 
@@ -75,6 +76,11 @@ def wrong_uuid(text: str) -> str | None:
         if digit not in _HEX_DIGITS:
             return f"encoding/hex: invalid byte: U+{ord(digit):04X} {digit!r}"
     return None
+
+
+def is_uuid(text: str) -> bool:
+    """Whether it has the form of one, in either case."""
+    return _UUID_FORMAT.fullmatch(text) is not None
 
 
 def check_weights(weights: Weights | None) -> str | None:

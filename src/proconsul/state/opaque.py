@@ -8,13 +8,13 @@ Consul's form. From the config entries of gateways the table of their services i
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from proconsul.domain.base import decode
 from proconsul.domain.messages import MessageType
 from proconsul.domain.prepared_query import PreparedQuery
 from proconsul.domain.query_template import CompiledTemplate, TemplateError, UnsupportedTemplate
+from proconsul.domain.validate import is_uuid
 from proconsul.state import acl, config_graph, gateways
 from proconsul.state.errors import StateError
 from proconsul.state.rows import (
@@ -49,8 +49,6 @@ COMMANDS = _ACL_COMMANDS | {
 }  # fmt: skip
 RECORDS = frozenset({*KINDS, MessageType.ACL, MessageType.ACL_BOOTSTRAP, MessageType.CONFIG_ENTRY})
 """Snapshot records that end up here."""
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 def apply(tx: Transaction, type_: MessageType, body: bytes) -> Any:
@@ -96,7 +94,7 @@ def _set_query(tx: Transaction, row: Row) -> None:
     catch_all = not name and bool(template.get(b"Type"))
     if catch_all and any(_is_catch_all(other) for key, other in rows.items() if key != own):
         raise StateError("a query template with an empty name already exists")
-    if _UUID.fullmatch(name) and name.lower() in rows:
+    if is_uuid(name) and name.lower() in rows:
         raise StateError(f"name '{name}' aliases an existing query ID")
     session = msgpack.as_text(row.get(b"Session"))
     if session and session not in tx.t.sessions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -11,6 +10,7 @@ from proconsul.domain.errors import DomainError
 from proconsul.domain.prepared_query import PreparedQuery
 from proconsul.domain.query_template import CompiledTemplate
 from proconsul.domain.session import id_problem
+from proconsul.domain.validate import is_uuid
 from proconsul.state.rows import QUERIES, Row
 from proconsul.state.tables import Tables
 from proconsul.state.watch import Answer, Watch, WatchRegistry
@@ -18,7 +18,6 @@ from proconsul.wire import msgpack
 
 T = TypeVar("T")
 
-_UUID = re.compile(r"[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}", re.IGNORECASE)
 _BY_ID = "prepared query templates can only be resolved up by name, not by ID"
 
 
@@ -78,7 +77,7 @@ class PreparedQueries:
         if not id_or_name:
             raise QueryError("Missing Query ID")
         index = self._current()
-        if _UUID.fullmatch(id_or_name):
+        if is_uuid(id_or_name):
             found = self._kept.get(id_or_name.lower())
             if found is not None:
                 if found.template is not None:

@@ -24,7 +24,6 @@ from proconsul.util.goquote import go_quote
 
 R = TypeVar("R")
 
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _IDENTITY = re.compile(r"[a-z0-9]([a-z0-9\-_]*[a-z0-9])?")
 _IDENTITY_BYTES_MAX = 256
 _POLICY_NAME = re.compile(r"[A-Za-z0-9\-_]{1,128}")
@@ -158,10 +157,6 @@ def require_read(authorizer: Authorizer) -> None:
 def require_write(authorizer: Authorizer) -> None:
     if not authorizer.acl_write():
         raise PermissionDeniedError
-
-
-def is_uuid(text: str) -> bool:
-    return _UUID.fullmatch(text) is not None
 
 
 def is_reserved(row_id: str) -> bool:

@@ -10,11 +10,11 @@ from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
+from proconsul.domain.validate import is_uuid
 from proconsul.rpc.endpoints.acl_base import (
     AclSystem,
     Base,
     check_policy_name,
-    is_uuid,
     require_read,
     require_write,
 )

@@ -10,11 +10,11 @@ from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
 from proconsul.domain.errors import PermissionDeniedError
 from proconsul.domain.messages import MessageType
+from proconsul.domain.validate import is_uuid
 from proconsul.rpc.endpoints.acl_base import (
     AclSystem,
     Base,
     check_role_name,
-    is_uuid,
     node_identities,
     policy_links,
     require_read,

@@ -13,12 +13,12 @@ from proconsul.domain.base import NIL, raw_bytes
 from proconsul.domain.errors import AclNotFoundError, PermissionDeniedError
 from proconsul.domain.messages import MessageType
 from proconsul.domain.options import DCSpecificRequest
+from proconsul.domain.validate import is_uuid
 from proconsul.rpc.endpoints.acl_base import (
     AclDisabledError,
     AclSystem,
     Base,
     is_reserved,
-    is_uuid,
     node_identities,
     policy_links,
     require_read,

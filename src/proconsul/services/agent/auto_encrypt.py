@@ -17,7 +17,6 @@ import msgspec.structs
 
 from proconsul.domain.base import decode, encode
 from proconsul.domain.connect import CASignRequest, IndexedCARoots, IssuedCert, SignedResponse
-from proconsul.domain.options import DCSpecificRequest
 from proconsul.domain.spiffe import AgentId
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.tls_config import AutoTls, TlsContexts
@@ -25,13 +24,13 @@ from proconsul.federation.rate import Backoff
 from proconsul.rpc.dialer import Destination
 from proconsul.rpc.insecure import InsecureCaller
 from proconsul.services.agent.cache import Cache
-from proconsul.services.agent.cache_types import CA_ROOTS
 from proconsul.services.agent.leaf import (
     LOCAL_ADDRESSES,
     LOCAL_NAMES,
     LeafManager,
     LeafRequest,
 )
+from proconsul.services.agent.mesh_roots import mesh_roots
 from proconsul.services.server.config import Identity
 from proconsul.util.clock import Rng
 from proconsul.util.errors import ProconsulError
@@ -188,21 +187,7 @@ class AutoEncrypt:
 
     async def keep_roots(self, cache: Cache) -> None:
         """Trust what the mesh's CA is, for ever."""
-        index, backoff = 0, Backoff()
-        datacenter = self._settings.identity.datacenter
-        while True:
-            request = DCSpecificRequest(
-                datacenter=datacenter, min_query_index=index, max_query_time_ns=int(QUERY_S * 1e9)
-            )
-            try:
-                roots, _ = await cache.get(CA_ROOTS, request)
-            except (ProconsulError, TimeoutError) as error:
-                index = 0
-                log.debug("roots of the mesh CA cannot be fetched: %s", error)
-                await backoff.wait()
-                continue
-            backoff.reset()
-            index = max(roots.index, 1)
+        async for roots in mesh_roots(cache, self._settings.identity.datacenter):
             pems = (*self._manual, *_pems(roots))
             if pems != self._tls.auto.ca_pems:
                 self._show(replace(self._tls.auto, ca_pems=pems))

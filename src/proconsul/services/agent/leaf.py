@@ -11,6 +11,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
@@ -23,10 +24,11 @@ from proconsul.domain.errors import DomainError
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.domain.spiffe import DEFAULT_NAMESPACE, AgentId, ServiceId
 from proconsul.drivers.scope import TaskScope
-from proconsul.federation.rate import Backoff, Signal
+from proconsul.federation.rate import Signal
 from proconsul.rpc.caller import RpcCaller
 from proconsul.services.agent.cache import Cache
 from proconsul.services.agent.cache_types import CA_ROOTS
+from proconsul.services.agent.mesh_roots import mesh_roots
 from proconsul.util.clock import Rng
 from proconsul.util.errors import ProconsulError
 from proconsul.wire.gotime import decode_time
@@ -41,7 +43,6 @@ RETRY_S_MIN, RETRY_S_MAX = 1.0, 60.0
 RATE_LIMITED = "Rate limit reached, try again later"
 NO_CA = "cluster has no CA bootstrapped yet"
 ENTRIES_MAX = 8192
-ROOTS_QUERY_S = 60.0
 WAIT_S_DEFAULT, WAIT_S_MAX = 300.0, 600.0
 IDLE_S = 600.0
 """Leaves that nobody asked for during this time are forgotten."""
@@ -194,24 +195,14 @@ class LeafManager:
         return roots
 
     async def _follow_roots(self) -> None:
-        index, backoff = 0, Backoff()
-        while self._entries:
-            request = replace(
-                self._roots_request,
-                min_query_index=index,
-                max_query_time_ns=int(ROOTS_QUERY_S * 1e9),
-            )
-            try:
-                roots, _ = await self._cache.get(CA_ROOTS, request)
-            except (ProconsulError, TimeoutError) as error:
-                index = 0
-                log.debug("roots of the mesh CA cannot be fetched: %s", error)
-                await backoff.wait()
-                continue
-            backoff.reset()
-            if roots.index != index:
-                index = max(roots.index, 1)
-                self._roots_changed.fire()
+        index = 0
+        async with aclosing(mesh_roots(self._cache, self._roots_request.datacenter)) as coming:
+            async for roots in coming:
+                if not self._entries:
+                    return
+                if roots.index != index:
+                    index = roots.index
+                    self._roots_changed.fire()
 
     # -- making ----------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
 from proconsul.domain.base import raw_bytes
 from proconsul.domain.messages import MessageType
+from proconsul.domain.validate import is_uuid
 from proconsul.federation.acl_replication import BATCH_DELETES_MAX
-from proconsul.rpc.endpoints.acl_base import is_uuid
 from proconsul.rpc.token_resolver import ANONYMOUS
 from proconsul.services.server.acl_admin import AclAdmin
 from proconsul.services.server.federation import next_change
