@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
@@ -121,6 +122,13 @@ class Subject(Protocol):
         """What was listed with these ids, complete."""
         ...
 
+    def displaced(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """Rows of ours whose names these `rows` have now, under names that stand in no one's way.
+
+        They are written before `rows`, and among or after these comes what they are called now.
+        """
+        ...
+
     def deletion(self, ids: list[str]) -> tuple[MessageType, Any]: ...
 
     def upsert(self, rows: Sequence[Any]) -> tuple[MessageType, Any]: ...
@@ -137,6 +145,19 @@ class _OfServer:
             "min_query_index": min_index,
             "token": self._server.replication_token(),
         }
+
+
+Named = TypeVar("Named", t.ACLPolicy, t.ACLRole)
+
+
+def _displaced(mine: Iterable[Named], rows: Sequence[Named]) -> Sequence[Named]:
+    """Names are unique: of two that changed places, neither could be written first."""
+    wanted = {row.name.lower(): row.id for row in rows}
+    return [
+        replace(row, name=row.id).hashed()
+        for row in mine
+        if wanted.get(row.name.lower(), row.id) != row.id
+    ]
 
 
 class Policies(_OfServer):
@@ -157,6 +178,9 @@ class Policies(_OfServer):
         request = r.ACLPolicyBatchGetRequest(policy_ids=ids, **self._options())
         answer: r.ACLPolicyBatchResponse = await self._server.call("ACL.PolicyBatchRead", request)
         return answer.policies or ()
+
+    def displaced(self, rows: Sequence[t.ACLPolicy]) -> Sequence[t.ACLPolicy]:
+        return _displaced(self._server.acl_rows.policies().value, rows)
 
     def deletion(self, ids: list[str]) -> tuple[MessageType, Any]:
         return MessageType.ACL_POLICY_DELETE, r.ACLPolicyBatchDeleteRequest(ids)
@@ -184,6 +208,9 @@ class Roles(_OfServer):
     async def whole(self, ids: list[str], rows: Sequence[t.ACLRole]) -> Sequence[t.ACLRole]:
         wanted = set(ids)
         return [row for row in rows if row.id in wanted]
+
+    def displaced(self, rows: Sequence[t.ACLRole]) -> Sequence[t.ACLRole]:
+        return _displaced(self._server.acl_rows.roles().value, rows)
 
     def deletion(self, ids: list[str]) -> tuple[MessageType, Any]:
         return MessageType.ACL_ROLE_DELETE, r.ACLRoleBatchDeleteRequest(ids)
@@ -221,6 +248,9 @@ class Tokens(_OfServer):
                 "acl:write"
             )
         return tokens
+
+    def displaced(self, _rows: Sequence[t.ACLToken]) -> Sequence[t.ACLToken]:
+        return ()
 
     def deletion(self, ids: list[str]) -> tuple[MessageType, Any]:
         return MessageType.ACL_TOKEN_DELETE, r.ACLTokenBatchDeleteRequest(ids)
@@ -273,6 +303,7 @@ class AclReplica:
         for start in range(0, len(todo.deletes), BATCH_DELETES_MAX):
             ids = todo.deletes[start : start + BATCH_DELETES_MAX]
             await self._apply(progress, subject.deletion(ids), len(ids), "delete")
+        updates = [*subject.displaced(updates), *updates]
         for batch in batches(updates, lambda row: int(row.estimated_size())):
             await self._apply(progress, subject.upsert(batch), len(batch), "update")
 

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
 from proconsul.domain.base import raw_bytes
 from proconsul.domain.messages import MessageType, encode_command
 from proconsul.federation import acl_replication as acl
-from proconsul.federation.rate import Signal
-from proconsul.federation.replicator import Pace
+from proconsul.federation.rate import RateLimiter, Signal
+from proconsul.federation.replicator import Pace, Progress, ReplicationStatus
 from proconsul.state.acl_queries import AclQueries
 from proconsul.state.fsm import Fsm
 from proconsul.util.errors import ProconsulError
@@ -181,3 +182,41 @@ def test_nothing_is_asked_before_there_is_a_token(monkeypatch: pytest.MonkeyPatc
 
     replication = asyncio.run(_rounds(secondary, later))
     assert replication.status().raw_last_error == acl.ZERO_TIME
+
+
+def test_policies_that_change_names_with_each_other_are_followed() -> None:
+    """Neither could be written before the other: the round would fail for ever."""
+
+    async def test() -> None:
+        server = Secondary()
+        policies = acl.AclReplica(server, acl.Policies(server), Metrics())
+        one, two = (
+            t.ACLPolicy(id=_id(n), name=f"p{n}", rules=f"# {n}", modify_index=5) for n in (1, 2)
+        )
+        for rows in ([one, two], [replace(one, name="P2"), replace(two, name="p1")]):
+            server.policies = [row.hashed() for row in rows]
+            await policies.commit(
+                [t.policy_stub(row) for row in server.policies],
+                0,
+                Progress(ReplicationStatus(), RateLimiter(100.0, 10)),
+            )
+            found = server.acl_rows.policies().value
+            assert [(row.id, row.name, row.rules) for row in found] == [
+                (row.id, row.name, row.rules) for row in server.policies
+            ]
+            assert [row.raw_hash for row in found] == [row.raw_hash for row in server.policies]
+
+    asyncio.run(test())
+
+
+def test_a_role_takes_the_name_of_another() -> None:
+    async def test() -> None:
+        server = Secondary()
+        roles = acl.AclReplica(server, acl.Roles(server), Metrics())
+        before = [t.ACLRole(id=_id(n), name=f"r{n}", modify_index=5).hashed() for n in (1, 2)]
+        after = [replace(before[0], name="r2").hashed(), replace(before[1], name="r3").hashed()]
+        for rows in (before, after):
+            await roles.commit(rows, 0, Progress(ReplicationStatus(), RateLimiter(100.0, 10)))
+            assert [row.name for row in server.acl_rows.roles().value] == [r.name for r in rows]
+
+    asyncio.run(test())

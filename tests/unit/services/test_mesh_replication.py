@@ -185,6 +185,26 @@ def test_intentions_are_copied_by_their_hashes() -> None:
     assert len(server.applied) == count
 
 
+def test_intentions_that_change_places_are_followed() -> None:
+    """None of the changes would be taken before the other."""
+    server: Any = Secondary()
+    first, second, third = before = [intention(n) for n in (1, 2, 3)]
+    commit(IntentionReplica(server), before)
+    after = [
+        ixn.with_hash(replace(first, source_name=second.source_name)),
+        ixn.with_hash(replace(second, source_name=first.source_name.upper())),
+        third,
+    ]
+    for order in (after, after[::-1]):
+        assert commit(IntentionReplica(server), order).lag == 0
+        found = {one.id: one.source_name for one in server.store.mesh.intentions().value}
+        assert found == {one.id: one.source_name for one in after}
+        commit(IntentionReplica(server), before)
+    count = len(server.applied)
+    commit(IntentionReplica(server), before)
+    assert len(server.applied) == count
+
+
 def test_a_refused_transaction_is_an_error() -> None:
     server: Any = Secondary()
     twice = [intention(1), replace(intention(1), id=intention(2).id)]

@@ -153,11 +153,20 @@ class IntentionReplica:
         return answer.index, answer.intentions or ()
 
     async def commit(self, rows: Sequence[Intention], _last_index: int, progress: Progress) -> None:
-        """Deletions first; an intention's hash says whether it differs."""
+        """Deletions first; an intention's hash says whether it differs.
+
+        Those go as well whose services another one has now: they come again with their own change.
+        """
         local = self._server.store.mesh.intentions().value
         known = {one.id: one.hash for one in local}
-        theirs = {one.id for one in rows}
-        gone = [one for one in local if one.id not in theirs]
+        theirs = {_between(one): one.id for one in rows}
+        ids = set(theirs.values())
+        gone = [
+            one for one in local
+            if one.id not in ids or theirs.get(_between(one), one.id) != one.id
+        ]  # fmt: skip
+        for one in gone:
+            known.pop(one.id)
         changed = [one for one in rows if known.get(one.id) != one.hash]
         progress.begin(len(gone) + len(changed))
         ops = [(ixn.DELETE, one) for one in gone] + [(ixn.UPDATE, one) for one in changed]
@@ -172,6 +181,15 @@ class IntentionReplica:
         answer = await self._server.apply(MessageType.TXN, TxnRequest(ops=ops))
         if isinstance(answer, TxnResponse) and answer.errors:
             raise ProconsulError("; ".join(error.what for error in answer.errors))
+
+
+def _between(one: Intention) -> tuple[str, ...]:
+    """What no two intentions share, in any case of letters."""
+    names = (
+        one.source_namespace, one.source_name,
+        one.destination_namespace, one.destination_name,
+    )  # fmt: skip
+    return tuple(name.lower() for name in names)
 
 
 def batches(ops: Iterable[tuple[str, Intention]]) -> Iterator[list[tuple[str, Intention]]]:
