@@ -36,6 +36,8 @@ QUESTIONS = {
     "A, a node": ("n1.node.consul", "A", 0),
     "A, no such service": ("nope.service.consul", "A", 0),
     "A, a prepared query": ("q.query.consul", "A", 0),
+    "SRV, a prepared query": ("q.query.consul", "SRV", 0),
+    "A, a prepared query of 200": ("m.query.consul", "A", 0),
 }
 
 
@@ -55,6 +57,7 @@ def server(program: str, host: str) -> Iterator[None]:
             for n in range(1, 201):
                 put(host, "PUT", "/v1/catalog/register", row(f"n{n}", n, "many"))
             put(host, "POST", "/v1/query", {"Name": "q", "Service": {"Service": "one"}})
+            put(host, "POST", "/v1/query", {"Name": "m", "Service": {"Service": "many"}})
             yield
         finally:
             process.kill()

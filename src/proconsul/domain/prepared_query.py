@@ -111,6 +111,10 @@ class PreparedQueryExecuteRemoteRequest(QueryOptions, frozen=True, gc=False):
     connect: bool = False
 
 
+class InAnyOrder(list[CheckServiceNode]):
+    """Instances whose order is chance: whom they are handed to in this process may draw another."""
+
+
 class PreparedQueryExecuteResponse(QueryMeta, frozen=True, gc=False):
     """The instances, and where they were found after how many failovers."""
 

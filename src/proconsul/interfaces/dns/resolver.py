@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from proconsul.domain import catalog as c
+from proconsul.domain.prepared_query import InAnyOrder
 from proconsul.interfaces.dns import places
 from proconsul.interfaces.dns.asked import (
     AddressLookup,
@@ -156,7 +157,7 @@ class Resolver:
             return
         ttl = self.settings.ttl_of(lookup.service)
         shape = Shape(self.settings, lookup.datacenter, ask.question.qtype, ttl)
-        await self._show(ask, shape, out.nodes, (lookup, ask.question.qtype), reply, filtered=False)
+        await self._show(ask, shape, out.nodes, (lookup, ask.question.qtype), reply)
 
     async def _query(self, ask: Ask, lookup: QueryLookup, reply: Reply) -> None:
         subnet = ask.edns.subnet if ask.edns is not None else None
@@ -174,7 +175,9 @@ class Resolver:
             except ValueError:
                 ttl = 0
         shape = Shape(self.settings, out.datacenter, ask.question.qtype, ttl)
-        await self._show(ask, shape, out.nodes, None, reply, filtered=True)
+        ordered = not isinstance(out.nodes, InAnyOrder)
+        reply.is_repeatable = not ordered
+        await self._show(ask, shape, out.nodes, None, reply, healthy=True, ordered=ordered)
 
     async def _show(
         self,
@@ -184,10 +187,11 @@ class Resolver:
         key: Hashable,
         reply: Reply,
         *,
-        filtered: bool,
+        healthy: bool = False,
+        ordered: bool = False,
     ) -> None:
-        """Instances as an answer. `filtered`: healthy and in order already."""
-        found = self._prepare(shape, rows, key, filtered=filtered)
+        """Instances as an answer; whether they are known to be healthy, and shown in their order."""
+        found = self._prepare(shape, rows, key, healthy=healthy, ordered=ordered)
         if not found.any_rows:
             self._nothing(reply, dns.NXDOMAIN)
             return
@@ -196,7 +200,7 @@ class Resolver:
             reply.pool = [one.answer[0] for one in instances]
             instances, dropped = self._drawn(ask, instances)
             reply.drawn = len(instances)
-        elif not filtered:
+        elif not ordered:
             if ask.question.qtype == dns.SRV:
                 reply.instances = instances
             else:
@@ -216,7 +220,8 @@ class Resolver:
         rows: list[c.CheckServiceNode] | None,
         key: Hashable,
         *,
-        filtered: bool,
+        healthy: bool,
+        ordered: bool,
     ) -> Prepared:
         """What the healthy ones of `rows` add.
 
@@ -226,10 +231,10 @@ class Resolver:
             return kept
         only_passing = self.settings.only_passing
         shown = [
-            r for r in rows or () if filtered or places.is_healthy(r, only_passing=only_passing)
+            r for r in rows or () if healthy or places.is_healthy(r, only_passing=only_passing)
         ]
         instances = instances_of(shape, shown)
-        plain = not filtered and shape.qtype != dns.SRV
+        plain = not ordered and shape.qtype != dns.SRV
         plain = plain and all(one.alias is None for one in instances)
         if plain:
             instances = list({one.key: one for one in instances}.values())

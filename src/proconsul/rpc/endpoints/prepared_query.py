@@ -181,7 +181,7 @@ class PreparedQueries:
             await _in_a_task()
             may = await server.resolve_token_later(token)
         answer = execute(server.store, server.datacenter, query, connect=connect)
-        rows = allowed_instances(answer.nodes or (), may)
+        rows = q.InAnyOrder(allowed_instances(answer.nodes or (), may))
         server.rng.shuffle(rows)
         return replace(answer, nodes=rows, **meta(server, 0))
 

@@ -9,6 +9,7 @@ import pytest
 from dns_fakes import Asked, FakeAgent, fleet, instance
 
 from proconsul.domain.errors import NoLeaderError, NoPathToDatacenterError
+from proconsul.domain.prepared_query import InAnyOrder
 from proconsul.interfaces.dns import kept
 from proconsul.interfaces.dns.instances import rfc1464
 from proconsul.interfaces.dns.reverse import reverse_address
@@ -160,6 +161,18 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("nope", "nope", "none", "none"):
         ask(f"{name}.service.consul")
     assert len(agent.calls) == before + 3
+
+
+def test_queries_whose_order_is_chance_are_kept() -> None:
+    agent = FakeAgent(web=InAnyOrder(fleet(3)), near=fleet(1))
+    ask = Asked(agent)
+    for kind in ("A", "SRV"):
+        found = {tuple(str(rr.rdata) for rr in ask("web.query.consul", kind).rr) for _ in range(60)}
+        assert len(found) == 6
+    assert len(agent.calls) == 4
+    for _ in range(3):
+        ask("near.query.consul")
+    assert len(agent.calls) == 7
 
 
 def test_what_must_not_be_kept() -> None:
