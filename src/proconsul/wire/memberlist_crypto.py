@@ -7,12 +7,15 @@ Layout: version byte, 12-byte nonce, ciphertext with its 16-byte tag. Version 0 
 from __future__ import annotations
 
 import hmac
+from typing import TYPE_CHECKING
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from typing_extensions import override
 
 from proconsul.util.errors import ConfigError, WireError
+
+if TYPE_CHECKING:
+    # Loaded with the first key: 7 MiB that nobody needs who does not encrypt.
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 NONCE_BYTES = 12
 _TAG_BYTES = 16
@@ -66,6 +69,8 @@ class Keyring:
             return
         if len(self._ring) >= _KEYS_MAX:
             raise ConfigError(f"more than {_KEYS_MAX} keys in the keyring")
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         self._ring.append((key, AESGCM(key)))
 
     def use(self, key: bytes) -> None:
@@ -100,6 +105,8 @@ class Keyring:
             raise WireError(f"Unsupported encryption version {version}")
         if len(sealed) < sealed_bytes(version, 0):
             raise WireError(f"Payload is too small to decrypt: {len(sealed)}")
+        from cryptography.exceptions import InvalidTag
+
         nonce, ciphertext = sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
         for _, cipher in self._ring:
             try:
