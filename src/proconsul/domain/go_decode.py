@@ -7,6 +7,7 @@ Consul's `UnmarshalJSON` methods do; durations are text ("10s") or nanoseconds. 
 from __future__ import annotations
 
 import json
+import re
 import types
 from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
@@ -48,6 +49,7 @@ _OWN_DECODER = frozenset(
 )  # fmt: skip
 """Types that Consul decodes through an anonymous struct: Go's messages then name no struct."""
 _INT_BITS = 63
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class GoDecodeError(ProconsulError):
@@ -70,7 +72,7 @@ def parse_json(body: bytes) -> Any:
         raise GoDecodeError("unexpected EOF")
     text = body.decode("utf-8", "replace").lstrip()
     try:
-        value, _ = json.JSONDecoder().raw_decode(text)
+        return _without_surrogates(json.JSONDecoder().raw_decode(text)[0])
     except json.JSONDecodeError as error:
         found = text[error.pos : error.pos + 1]
         if not found:
@@ -78,6 +80,16 @@ def parse_json(body: bytes) -> Any:
         raise GoDecodeError(f"invalid character {found!r} looking for beginning of value") from None
     except (ValueError, RecursionError):
         raise GoDecodeError("invalid JSON") from None
+
+
+def _without_surrogates(value: Any) -> Any:
+    r"""As Go does, which replaces escapes like `\ud800` that are half a character."""
+    if isinstance(value, str):
+        return _SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
     return value
 
 

@@ -19,6 +19,8 @@ from proconsul.domain.errors import DomainError
 from proconsul.domain.prepared_query import NAME_PREFIX_MATCH, PreparedQuery, ServiceQuery
 from proconsul.domain.regexps import Regexp, RegexpError, compile_regexp
 
+NAME_CHARS_MAX = 1024
+"""Anybody may ask for any name, and the expression looks at each of its characters."""
 _VARIABLES = ("name.full", "name.prefix", "name.suffix", "agent.segment")
 _INTERPOLATION = re.compile(
     r"""\$\{ \s* (?: (?P<variable>[A-Za-z_][\w.\-]*)
@@ -70,8 +72,12 @@ class CompiledTemplate:
         return text
 
     def render(self, name: str, segment: str = "") -> PreparedQuery:
-        """The query that answers `name`."""
+        """The query that answers `name`. Raises `TemplateError` for one beyond `NAME_CHARS_MAX`."""
         query = self._query
+        if len(name) > NAME_CHARS_MAX:
+            raise TemplateError(
+                f"Name of {len(name)} characters: templates are for {NAME_CHARS_MAX} at most"
+            )
         groups = self._regexp.groups(name) if self._regexp is not None else None
         values = {
             "name.full": name,

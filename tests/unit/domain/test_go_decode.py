@@ -10,6 +10,7 @@ from proconsul.domain.operator import AutopilotConfig
 
 def test_what_is_not_utf8_is_replaced_as_go_does() -> None:
     assert parse_json(b'{"Name": "a\xff"}') == {"Name": "a\ufffd"}
+    assert parse_json(rb'[{"\ud800": "a\udfff\ud83d\ude00"}]') == [{"\ufffd": "a\ufffd\U0001f600"}]
 
 
 @pytest.mark.parametrize(("body", "error"), [(b"", "EOF"), (b'{"a"', "unexpected EOF")])

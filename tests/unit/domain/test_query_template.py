@@ -42,6 +42,13 @@ def test_every_text_of_the_service_is_filled_in() -> None:
     assert compiled.render("geo-x").service.service == ""
 
 
+def test_names_are_bounded() -> None:
+    compiled = template(ServiceQuery(service="${match(1)}"), regexp="^(.*)$", name="")
+    assert compiled.render("x" * 1024).service.service == "x" * 1024
+    with pytest.raises(TemplateError, match="Name of 1025 characters"):
+        compiled.render("x" * 1025)
+
+
 def test_empty_tags_are_removed_if_wanted() -> None:
     service = ServiceQuery(service="x", tags=["${match(1)}", "a"])
     assert template(service, remove_empty_tags=True).render("geo-").service.tags == ["a"]

@@ -115,7 +115,12 @@ async def agent_token(api: HttpApi, ask: Ask) -> Response:
         value = parse_json(ask.request.body)
     except GoDecodeError as error:
         raise bad_request(f"Request decode failed: {error}") from None
-    fields = {key.lower(): item for key, item in value.items()} if isinstance(value, dict) else {}
+    if not isinstance(value, dict | None):
+        raise bad_request(
+            f"Request decode failed: json: cannot unmarshal {views.kind_of(value)} into Go value "
+            "of type api.AgentToken"
+        )
+    fields = {key.lower(): item for key, item in (value or {}).items()}
     unknown = next((key for key in value or () if key.lower() != "token"), None)
     if unknown is not None:
         raise bad_request(f"Request decode failed: json: unknown field {go_quote(unknown)}")

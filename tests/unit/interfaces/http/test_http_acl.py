@@ -145,6 +145,8 @@ def test_the_agents_own_tokens() -> None:
     unknown = put(api, "/v1/agent/token/foo", {"Token": "x"})
     assert (unknown.status, unknown.body) == (404, b'Token "foo" is unknown')
     assert put(api, "/v1/agent/token/agent", '{"Foo":1}').status == 400
+    for odd in ("1e308", "[null]", "true"):
+        assert put(api, "/v1/agent/token/agent", odd).status == 400
 
 
 def test_nobody_logs_in() -> None:
