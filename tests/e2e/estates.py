@@ -23,8 +23,6 @@ CONFIG: Mapping[str, object] = {
 
 _LINE = re.compile(r"^\s*\S+ \[(WARN|ERROR|ERR)\]\s+(.*)$")
 _NORMAL = (
-    # Ours leaves the query of a URL out of its log
-    (re.compile(r"(url=[^ ?]+)\?\S*"), r"\1"),
     (re.compile(r"'"), '"'),
     (re.compile(r"rpc error making call: "), ""),
     (re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}"), "ID"),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from proconsul.interfaces.http.query import (
     parse_params,
     split_target,
 )
+from proconsul.interfaces.http.request_log import failed_request
 from proconsul.services.agent.cache_types import CacheType
 from proconsul.util.errors import ProconsulError
 
@@ -44,10 +44,10 @@ log = logging.getLogger("proconsul.http")
 Answer: TypeAlias = Response | Coroutine[Any, Any, Response]
 Handler: TypeAlias = Callable[["HttpApi", Ask], Answer]
 
-_SECRET_IN_PATH = re.compile(r"^(/v1/acl/(?:create|update|destroy|info|clone|list)/).+")
-"""Legacy tokens are named by their secrets."""
 _SPOOLED = b"/v1/snapshot"
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_LOGGED = frozenset({403, 405})
+"""Refusals before a handler is asked. What handlers refuse is the client's affair."""
 _PREFIX_SLASHES_MAX = 7
 """No route's prefix has more slashes: `/v1/agent/health/service/name/`."""
 
@@ -306,14 +306,8 @@ class HttpApi:
         if not isinstance(error, ProconsulError):
             log.exception("request failed: %s", request.method, exc_info=error)
         found = translate(error)
-        if not isinstance(error, HttpError):
-            # The query may hold a token: only the path is logged.
-            path = request.target.partition(b"?")[0].decode("latin-1")
-            path = _SECRET_IN_PATH.sub(r"\1<hidden>", path)
-            log.error(
-                "Request error: method=%s url=%s from=%s error=%r",
-                request.method, path, request.peer[0], found.text,
-            )  # fmt: skip
+        if not isinstance(error, HttpError) or error.status in _LOGGED:
+            log.error("%s", failed_request(request, found.text))
         return text_answer(found.status, found.text, found.head)
 
 
