@@ -115,8 +115,11 @@ def test_a_leave_goes_on_when_its_intent_does_not_spread(caplog: pytest.LogCaptu
         address = (f"10.0.0.{number}", 7946)
         config = SerfConfig(
             node_name=f"n{number}",
-            memberlist=lan_config(f"n{number}", address),
-            broadcast_timeout_s=0.01,  # less than the pause between two rounds of gossip
+            # Nobody gossips: what is to be told does not leave
+            memberlist=replace(
+                lan_config(f"n{number}", address), gossip_interval_s=1000.0, probe_interval_s=1000.0
+            ),
+            broadcast_timeout_s=2.0,
             leave_propagate_delay_s=0.5,
         )
         machines.append(Serf(config, random.Random(number)))
@@ -130,3 +133,16 @@ def test_a_leave_goes_on_when_its_intent_does_not_spread(caplog: pytest.LogCaptu
     net.pump(host)
     assert net.run_until(lambda: LeaveDone() in outputs, 30, 0.1)
     assert "timeout while waiting for graceful leave" in caplog.text
+
+
+def test_who_left_is_forgotten_once_the_dead_are_not_gossiped_to_any_more() -> None:
+    machine, delegate = started(gossip_to_the_dead_s=5.0)
+    machine.handle_packet(alive(), OTHER, 101.0)
+    machine.handle_packet(ml.encode_dead(ml.Dead(1, "x", "x")), OTHER, 102.0)
+    assert ("leave", "x") in delegate.events
+    assert machine.nodes["x"].gone
+    now = 102.0
+    while now < 140.0:
+        now = max(now, machine.get_timer() or now)
+        machine.handle_timer(now)
+    assert "x" not in machine.nodes
