@@ -13,17 +13,13 @@ import uvloop
 
 from proconsul.drivers import dns_server
 from proconsul.drivers.dns_server import DnsListener, exchange
+from proconsul.testing.waiting import until
 
 QUESTION = b"\x12\x34" + bytes(10) + b"question"
 
 
 def echo(data: bytes, source: str, tcp: bool) -> bytes:
     return data[:12] + f"{source} {tcp}".encode()
-
-
-async def until(happened: Callable[[], bool]) -> None:
-    while not happened():  # noqa: ASYNC110 - `serve` sets the deadline
-        await asyncio.sleep(0.005)
 
 
 def serve(

@@ -29,7 +29,6 @@ Address = tuple[str, int]
 
 __all__ = [
     "SniGateway", "TestServer", "closed_port", "contexts", "gateway_node", "run", "soon", "state",
-    "until",
 ]  # fmt: skip
 
 
@@ -43,12 +42,6 @@ def run(test: Callable[[], Awaitable[None]], limit_s: float = 20.0) -> None:
 
 def soon(seconds: float = 5.0) -> float:
     return asyncio.get_running_loop().time() + seconds
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Poll; the test's own timeout ends it."""
-    while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
-        await asyncio.sleep(0.002)
 
 
 def contexts(files: CertificateFiles) -> TlsContexts:

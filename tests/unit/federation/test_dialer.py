@@ -16,7 +16,6 @@ from federation_support import (
     gateway_node,
     run,
     soon,
-    until,
 )
 
 from proconsul.drivers.stream import MemoryStream, Stream, memory_pair
@@ -27,6 +26,7 @@ from proconsul.federation.gateway_connect import GatewayConnect, GatewayTraffic
 from proconsul.federation.locator import GatewayLocator
 from proconsul.rpc.dialer import Destination, Hop, HopError, Purpose
 from proconsul.testing.certs import TestAuthority
+from proconsul.testing.waiting import until
 from proconsul.util.metrics import Metrics
 
 TO = Destination("dc2", "s1", ("10.0.0.1", 8300))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from federation_support import gateway_node, run, until
+from federation_support import gateway_node, run
 
 from proconsul.federation import retry_join as retry_join_module
 from proconsul.federation.flood import LanServer, flood_join, missing
@@ -27,6 +27,7 @@ from proconsul.federation.retry_join import (
     WanJoiner,
     retry_join,
 )
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ProconsulError
 
 Address = tuple[str, int]

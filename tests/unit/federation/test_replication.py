@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from federation_support import gateway_node, run, state, until
+from federation_support import gateway_node, run, state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -31,6 +31,7 @@ from proconsul.federation.locator import GatewayLocator
 from proconsul.federation.rate import Backoff, RateLimiter, Signal
 from proconsul.federation.replication import diff, federation_state_replicator
 from proconsul.federation.replicator import Pace, Replicator
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
-from federation_support import run, soon, until
+from federation_support import run, soon
 
 from proconsul.drivers.gossip.memory import MemoryNetwork, MemoryTransport
 from proconsul.drivers.stream import MemoryStream, PeerInfo, Stream, StreamError, memory_pair
@@ -16,6 +16,7 @@ from proconsul.federation import wan_transport
 from proconsul.federation.names import NodeNameError
 from proconsul.federation.wan_transport import PACKET_BYTES_MAX, QUEUE_PACKETS, WanTransport
 from proconsul.rpc.dialer import Destination, Hop, HopError, Purpose
+from proconsul.testing.waiting import until
 from proconsul.util.metrics import Metrics
 
 Address = tuple[str, int]

@@ -39,12 +39,6 @@ def contexts(files: CertificateFiles, **verify: bool) -> TlsContexts:
     )
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Poll; the test's own timeout ends it."""
-    while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
-        await asyncio.sleep(0.005)
-
-
 @dataclass
 class Service:
     """What the test server did."""

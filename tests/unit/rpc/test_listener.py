@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from rpc_support import NativeDialer, Service, contexts, run, soon, until
+from rpc_support import NativeDialer, Service, contexts, run, soon
 
 from proconsul.drivers.stream import PushStream, StreamError
 from proconsul.drivers.tcp import connect
@@ -21,6 +21,7 @@ from proconsul.rpc.limits import GATEWAY_FACTOR, ConnectionLimiter
 from proconsul.rpc.listener import RpcListener
 from proconsul.rpc.yamux_session import YamuxSession
 from proconsul.testing.certs import TestAuthority
+from proconsul.testing.waiting import until
 
 TAGS = [
     (Purpose.RAFT, b"raft"),

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from rpc_support import NativeDialer, Service, contexts, run, soon, until
+from rpc_support import NativeDialer, Service, contexts, run, soon
 
 from proconsul.drivers.stream import PushStream, memory_pair
 from proconsul.rpc.dialer import Destination, Hop, HopError, Purpose
@@ -15,6 +15,7 @@ from proconsul.rpc.errors import DeadlineError, RemoteError, TransportError
 from proconsul.rpc.pool import ConnectionPool
 from proconsul.rpc.yamux_session import YamuxSession, YamuxStream
 from proconsul.testing.certs import TestAuthority
+from proconsul.testing.waiting import until
 from proconsul.util.metrics import Metrics
 
 

@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from rpc_support import NativeDialer, Service, contexts, run, soon, until
+from rpc_support import NativeDialer, Service, contexts, run, soon
 from typing_extensions import override
 
 from proconsul.drivers.stream import PeerInfo
@@ -18,6 +18,7 @@ from proconsul.rpc.direct_dialer import DirectDialer
 from proconsul.rpc.listener import RpcListener
 from proconsul.rpc.yamux_session import Budget, YamuxSession
 from proconsul.testing.certs import TestAuthority
+from proconsul.testing.waiting import until
 from proconsul.wire.netrpc import encode_request
 
 KB = 1024

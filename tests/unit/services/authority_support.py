@@ -7,7 +7,7 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from proconsul.domain import connect as ca
@@ -153,8 +153,3 @@ async def made_secondary(primary: Datacenter) -> Datacenter:
     secondary.now_ns = primary.now_ns
     await secondary.secondary_of(primary).adopt(await primary.roots(None))  # type: ignore[arg-type]
     return secondary
-
-
-async def until(check: Callable[[], bool]) -> None:
-    while not check():  # noqa: ASYNC110
-        await asyncio.sleep(0.005)

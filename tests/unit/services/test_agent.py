@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_support import client, identity, server_config, statuses, until
+from server_support import client, identity, server_config, statuses
 
 from proconsul.core.gossip.serf import SerfError, UserEvent
 from proconsul.domain import catalog as c
@@ -27,6 +27,7 @@ from proconsul.services.agent.config import AgentSettings
 from proconsul.services.server import pools
 from proconsul.services.server.server import Server
 from proconsul.services.server.tags import NEW_LEADER_EVENT
+from proconsul.testing.waiting import until
 from proconsul.util.metrics import Metrics
 
 TTL = 30_000_000_000

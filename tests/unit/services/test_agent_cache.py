@@ -17,6 +17,7 @@ from proconsul.drivers.scope import TaskScope
 from proconsul.services.agent import cache as cache_module
 from proconsul.services.agent.cache import Cache, CacheMeta, CacheOptions
 from proconsul.services.agent.cache_types import DATACENTERS, HEALTH_SERVICES
+from proconsul.testing.waiting import until
 from proconsul.util.metrics import Metrics
 
 REQUEST = ServiceSpecificRequest(datacenter="dc1", service_name="web", service_tags=["b", "a"])
@@ -69,12 +70,12 @@ def test_a_second_question_is_a_hit_and_is_kept_fresh() -> None:
         other_order = replace_(REQUEST, service_tags=["a", "b"])
         value, meta = await cache.get(HEALTH_SERVICES, other_order)
         assert (value, meta.hit, meta.age_s, meta.index) == (first[0], True, 0.0, 5)
-        await soon(lambda: len(servers.calls) > 1)
+        await until(lambda: len(servers.calls) > 1)
         assert servers.calls[1].min_query_index == 5
         assert servers.calls[1].max_query_time_ns == 600 * 10**9
         assert all(call.allow_stale for call in servers.calls)
         servers.change()
-        await soon(lambda: servers.calls[-1].min_query_index == 6)
+        await until(lambda: servers.calls[-1].min_query_index == 6)
         assert (await cache.get(HEALTH_SERVICES, REQUEST))[0].index == 6
 
     run(test)
@@ -142,7 +143,7 @@ def test_failing_refreshes_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(cache: Cache, servers: Servers) -> None:
         await cache.get(HEALTH_SERVICES, REQUEST)
         servers.change(NoServersError())
-        await soon(lambda: len(servers.calls) >= 5)
+        await until(lambda: len(servers.calls) >= 5)
         await turns()
         # The first answer, three failures at once, and one after which it waits.
         assert len(servers.calls) == 1 + cache_module.BACKOFF_AFTER + 1
@@ -170,7 +171,7 @@ def test_answers_that_nobody_refreshes() -> None:
 def test_entries_nobody_asks_for_expire() -> None:
     async def test(cache: Cache, servers: Servers) -> None:
         await cache.get(replace(HEALTH_SERVICES, ttl_s=0.02), REQUEST)
-        await soon(lambda: len(cache) == 0)
+        await until(lambda: len(cache) == 0)
         servers.change()
         calls = len(servers.calls)
         await turns()
@@ -201,11 +202,6 @@ def test_fetches_of_an_entry_are_limited() -> None:
         assert len(servers.calls) == 2
 
     run(test, CacheOptions(fetch_rate=0.5, fetch_burst=2))
-
-
-async def soon(check: Callable[[], bool]) -> None:
-    while not check():  # noqa: ASYNC110 - `run` bounds it
-        await asyncio.sleep(0.001)
 
 
 async def turns() -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +12,7 @@ from proconsul.domain.errors import NoLeaderError, NoServersError
 from proconsul.services.agent import anti_entropy
 from proconsul.services.agent.anti_entropy import AntiEntropy, scale_factor
 from proconsul.services.agent.local import LocalState
+from proconsul.testing.waiting import until
 
 
 def _service(name: str, **fields: object) -> c.NodeService:
@@ -22,12 +22,6 @@ def _service(name: str, **fields: object) -> c.NodeService:
 
 def _check(name: str, service: str = "", status: str = c.PASSING) -> c.HealthCheck:
     return c.HealthCheck(check_id=name, name=name, status=status, service_id=service)
-
-
-async def _until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
 
 
 class _Agent:
@@ -67,8 +61,8 @@ def test_registers_node_services_and_checks_and_removes_strangers() -> None:
         agent.catalog.services = {"old": _service("old"), "consul": _service("consul")}
         agent.catalog.checks = {"old": _check("old"), "serfHealth": _check("serfHealth")}
         async with agent:
-            await _until(lambda: "disk" in agent.catalog.checks)
-            await _until(lambda: agent.catalog.node is not None)
+            await until(lambda: "disk" in agent.catalog.checks)
+            await until(lambda: agent.catalog.node is not None)
             assert set(agent.catalog.services) == {"web", "consul"}
             assert set(agent.catalog.checks) == {"web-up", "disk", "serfHealth"}
             assert agent.catalog.node == c.Node(
@@ -91,16 +85,16 @@ def test_changes_are_sent_when_they_happen() -> None:
     async def run() -> None:
         agent = _Agent()
         async with agent:
-            await _until(lambda: agent.catalog.node is not None)
+            await until(lambda: agent.catalog.node is not None)
             agent.state.add_service(_service("web"))
             agent.state.add_check(_check("up", "web"), now=0)
-            await _until(lambda: "up" in agent.catalog.checks)
+            await until(lambda: "up" in agent.catalog.checks)
             agent.state.update_check("up", c.CRITICAL, "down", 1.0)
-            await _until(lambda: agent.catalog.checks["up"].status == c.CRITICAL)
+            await until(lambda: agent.catalog.checks["up"].status == c.CRITICAL)
             agent.state.remove_check("up")
-            await _until(lambda: not agent.catalog.checks)
+            await until(lambda: not agent.catalog.checks)
             agent.state.remove_service("web")
-            await _until(lambda: not agent.catalog.services)
+            await until(lambda: not agent.catalog.services)
             assert not agent.state.service_entries()
             assert not agent.state.check_entries()
 
@@ -118,10 +112,10 @@ def test_a_refused_service_does_not_hold_up_the_others(monkeypatch: pytest.Monke
         agent.state.add_check(_check("bad-check", "bad"), now=0)
         agent.state.add_check(_check("disk"), now=0)
         async with agent:
-            await _until(lambda: "disk" in agent.catalog.checks)
+            await until(lambda: "disk" in agent.catalog.checks)
             assert set(agent.catalog.services) == {"good"}
             agent.catalog.errors.clear()  # it is tried again, without another change here
-            await _until(lambda: "bad-check" in agent.catalog.checks)
+            await until(lambda: "bad-check" in agent.catalog.checks)
 
     asyncio.run(run())
 
@@ -136,14 +130,14 @@ def test_permission_denied_is_not_repeated_until_the_next_comparison(
         agent.state.add_service(_service("web"))
         agent.state.add_check(_check("disk"), now=0)
         async with agent:
-            await _until(lambda: agent.state.node_in_sync)
+            await until(lambda: agent.state.node_in_sync)
             before = len(agent.catalog.calls)
             agent.state.add_service(_service("other"))
-            await _until(lambda: "other" in agent.catalog.services)
+            await until(lambda: "other" in agent.catalog.services)
             assert len(agent.catalog.calls) == before + 1
             agent.catalog.errors.clear()
             agent.sync.trigger_full()
-            await _until(lambda: "disk" in agent.catalog.checks)
+            await until(lambda: "disk" in agent.catalog.checks)
             assert set(agent.catalog.services) == {"web", "other"}
 
     asyncio.run(run())
@@ -158,7 +152,7 @@ def test_node_update_denied_is_not_repeated() -> None:
         agent = _Agent()
         agent.catalog.errors["Catalog.Register"] = denied()
         async with agent:
-            await _until(lambda: agent.state.node_in_sync)
+            await until(lambda: agent.state.node_in_sync)
             assert agent.catalog.node is None
             assert len(agent.registers()) == 1
 
@@ -176,10 +170,10 @@ def test_servers_that_are_away_are_asked_again(
         agent.catalog.errors["Health.NodeChecks"] = error  # type: ignore[assignment]
         agent.state.add_service(_service("web"))
         async with agent:
-            await _until(lambda: len(agent.catalog.calls) >= 4)
+            await until(lambda: len(agent.catalog.calls) >= 4)
             assert not agent.catalog.services
             agent.catalog.errors.clear()
-            await _until(lambda: "web" in agent.catalog.services)
+            await until(lambda: "web" in agent.catalog.services)
 
     asyncio.run(run())
 
@@ -199,11 +193,9 @@ def test_comparison_asked_for_while_one_runs_is_not_lost() -> None:
 
         agent.catalog.call = slow  # type: ignore[method-assign]
         async with agent:
-            await _until(lambda: bool(once))
+            await until(lambda: bool(once))
             gate.set()
-            await _until(
-                lambda: [m for m, _ in agent.catalog.calls].count("Health.NodeChecks") == 2
-            )
+            await until(lambda: [m for m, _ in agent.catalog.calls].count("Health.NodeChecks") == 2)
 
     asyncio.run(run())
 
@@ -225,9 +217,9 @@ def test_what_changed_while_it_was_sent_is_sent_again() -> None:
         agent.catalog.call = racing  # type: ignore[method-assign]
         async with agent:
             agent.state.add_service(_service("web", port=1))
-            await _until(lambda: agent.catalog.services.get("web", _service("")).port == 2)
+            await until(lambda: agent.catalog.services.get("web", _service("")).port == 2)
             agent.state.remove_service("web")
-            await _until(lambda: agent.catalog.services.get("web", _service("")).port == 3)
+            await until(lambda: agent.catalog.services.get("web", _service("")).port == 3)
 
     asyncio.run(run())
 
@@ -237,8 +229,8 @@ def test_output_alone_is_deferred() -> None:
         agent = _Agent(update_interval_s=0.2)
         agent.state.add_check(_check("up"), now=0)
         async with agent:
-            await _until(lambda: "up" in agent.catalog.checks)
-            await _until(lambda: agent.state.node_in_sync)
+            await until(lambda: "up" in agent.catalog.checks)
+            await until(lambda: agent.state.node_in_sync)
             sent = len(agent.registers())
             now = asyncio.get_running_loop().time()
             agent.state.update_check("up", c.PASSING, "1", now)
@@ -246,7 +238,7 @@ def test_output_alone_is_deferred() -> None:
             agent.sync.trigger_full()  # a comparison does not hurry it
             await asyncio.sleep(0.02)
             assert len(agent.registers()) == sent
-            await _until(lambda: agent.catalog.checks["up"].output == "2")
+            await until(lambda: agent.catalog.checks["up"].output == "2")
             assert len(agent.registers()) == sent + 1
 
     asyncio.run(run())
@@ -263,7 +255,7 @@ def test_tags_of_the_catalog_win_with_tag_override() -> None:
                 name, tags=["theirs"], enable_tag_override=override
             )
         async with agent:
-            await _until(lambda: agent.catalog.services["plain"].tags == ["mine"])
+            await until(lambda: agent.catalog.services["plain"].tags == ["mine"])
             assert agent.catalog.services["web"].tags == ["theirs"]
             service = agent.state.service("web")
             assert service is not None
@@ -280,10 +272,10 @@ def test_token_of_the_registration_is_used() -> None:
         )
         agent.state.add_service(_service("web"), "secret")
         async with agent:
-            await _until(lambda: agent.state.node_in_sync)
+            await until(lambda: agent.state.node_in_sync)
             assert agent.registers()[0].token == "secret"
             agent.state.remove_service("web")
-            await _until(lambda: not agent.catalog.services)
+            await until(lambda: not agent.catalog.services)
             assert agent.catalog.calls[-1][1].token == "secret"
             assert agent.catalog.calls[0][1].token == "agent"
 

@@ -21,6 +21,7 @@ from proconsul.domain.config_entry_messages import ServiceConfigResponse, Upstre
 from proconsul.domain.mesh_requests import ServiceConfigRequest, ServiceId
 from proconsul.drivers.scope import TaskScope
 from proconsul.services.agent.central_config import CentralConfig, merged
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ProconsulError
 
 PROXY = NodeService(
@@ -103,12 +104,6 @@ def central(
     asyncio.run(main())
 
 
-async def soon(check: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not check():  # noqa: ASYNC110 - bounded
-            await asyncio.sleep(0.001)
-
-
 def test_a_proxy_is_registered_complete_and_follows_changes() -> None:
     async def test(servers: Servers, config: CentralConfig, seen: list[NodeService]) -> None:
         await config.fetch(PROXY, "token")
@@ -116,11 +111,11 @@ def test_a_proxy_is_registered_complete_and_follows_changes() -> None:
         request = servers.asked[0]
         assert (request.name, request.token, request.min_query_index) == ("web", "token", 0)
         assert [one.id for one in request.upstream_ids or ()] == ["db", "other"]
-        await soon(lambda: servers.asked[-1].min_query_index == 7)
+        await until(lambda: servers.asked[-1].min_query_index == 7)
         assert seen == []
         servers.answer = replace(DEFAULTS, index=9, mesh_gateway=MeshGatewayConfig("remote"))
         servers.changed.set()
-        await soon(lambda: seen)
+        await until(lambda: seen)
         assert seen[0].proxy.mesh_gateway.mode == "remote"
         config.removed("p")
         count = len(servers.asked)
@@ -150,9 +145,9 @@ def test_a_registration_waits_for_the_servers_and_fails_without() -> None:
         ):
             await config.fetch(PROXY, "")
         config.registered(PROXY, "")  # from a file, at start: what comes later is added
-        await soon(lambda: len(servers.asked) > 1)
+        await until(lambda: len(servers.asked) > 1)
         servers.error = None
-        await soon(lambda: servers.asked[-1].min_query_index == 7)
+        await until(lambda: servers.asked[-1].min_query_index == 7)
 
     central(test)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from server_support import running, server_config, until
+from server_support import running, server_config
 
 from proconsul.core.raft.types import Config, RaftError
 from proconsul.domain import errors, kv
@@ -17,6 +17,7 @@ from proconsul.services.server import leader as leader_module
 from proconsul.services.server import pools
 from proconsul.services.server.leader import LeaderDuties
 from proconsul.services.server.server import Server
+from proconsul.testing.waiting import until
 from proconsul.util.metrics import Metrics
 from proconsul.wire.raft import TimeoutNowRequest
 

@@ -24,6 +24,7 @@ from proconsul.rpc.table import Call
 from proconsul.services.agent import leaf as module
 from proconsul.services.agent.cache import Cache, CacheOptions
 from proconsul.services.agent.leaf import LeafManager, LeafRequest
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
 
@@ -88,11 +89,6 @@ def _run(test: Any, **settings: Any) -> None:
     asyncio.run(coming)
 
 
-async def _until(check: Any) -> None:
-    while not check():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
-
-
 def test_one_leaf_for_all_who_ask() -> None:
     async def test(agent: Agent) -> None:
         found = await asyncio.gather(*(agent.leaves.get(WEB) for _ in range(5)))
@@ -115,7 +111,7 @@ def test_it_is_renewed_after_half_of_its_life() -> None:
     async def test(agent: Agent) -> None:
         first = (await agent.leaves.get(WEB)).cert
         waiting = asyncio.create_task(agent.leaves.get(WEB, first.modify_index, 10))
-        await _until(lambda: agent.waiting)
+        await until(lambda: agent.waiting)
         agent.primary.now_ns += 28 * 60 * 10**9
         await agent.noticed()
         (entry,) = agent.leaves._entries.values()
@@ -148,7 +144,7 @@ def test_a_rotation_brings_a_new_one_soon(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(module, "SPREAD_S", 0.05)
         first = (await agent.leaves.get(WEB)).cert
         waiting = asyncio.create_task(agent.leaves.get(WEB, first.modify_index, 10))
-        await _until(lambda: agent.waiting)
+        await until(lambda: agent.waiting)
         await agent.primary.rotate(PrivateKey=key_pem_of(generate()), **SHORT)
         clock = asyncio.create_task(_ticking(agent.primary))
         renewed = (await waiting).cert
@@ -188,10 +184,10 @@ def test_a_refusal_keeps_the_present_one(monkeypatch: pytest.MonkeyPatch) -> Non
         first = (await agent.leaves.get(WEB)).cert
         agent.failure = ProconsulError(module.RATE_LIMITED)
         waiting = asyncio.create_task(agent.leaves.get(WEB, first.modify_index, 10))
-        await _until(lambda: agent.waiting)
+        await until(lambda: agent.waiting)
         await agent.primary.rotate(PrivateKey=key_pem_of(generate()), **SHORT)
         clock = asyncio.create_task(_ticking(agent.primary))
-        await _until(lambda: agent.signed >= 4)
+        await until(lambda: agent.signed >= 4)
         assert (await agent.leaves.get(WEB)).cert == first
         agent.failure = None
         assert (await waiting).cert != first

@@ -9,18 +9,12 @@ import asyncio
 import dataclasses
 
 import pytest
-from authority_support import (
-    Datacenter,
-    accepted,
-    made_primary,
-    made_secondary,
-    run,
-    until,
-)
+from authority_support import Datacenter, accepted, made_primary, made_secondary, run
 
 from proconsul.domain import connect as ca
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.mesh.certificates import facts_of
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ProconsulError
 
 HOUR_NS = 3_600_000_000_000

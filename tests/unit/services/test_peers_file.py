@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server_support import running, server_config, until
+from server_support import running, server_config
 
 from proconsul.core.raft.types import HardState, Output
 from proconsul.domain.kv import KV_SET, DirEntry, KVSRequest
@@ -19,6 +19,7 @@ from proconsul.drivers.raft.snapshots import FileSnapshotStore
 from proconsul.drivers.raft.store import LmdbStore
 from proconsul.services.server import peers_file
 from proconsul.services.server.server import Server
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ConfigError
 from proconsul.util.metrics import Metrics
 from proconsul.wire.raft import Configuration, Entry, LogType, Suffrage, encode_configuration

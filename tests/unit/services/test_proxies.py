@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from server_support import identity, until
+from server_support import identity
 
 from proconsul.domain import catalog as c
 from proconsul.domain import connect as ca
@@ -18,6 +18,7 @@ from proconsul.rpc.errors import RemoteError
 from proconsul.services.agent import proxies
 from proconsul.services.agent.local import LocalState
 from proconsul.services.agent.proxies import ProxySource
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ProconsulError
 
 GATEWAY = c.NodeService(

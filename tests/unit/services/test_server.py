@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from server_support import client, running, server_config, statuses, until
+from server_support import client, running, server_config, statuses
 
 from proconsul.domain import catalog as c
 from proconsul.domain import errors, kv
@@ -16,6 +16,7 @@ from proconsul.services.server import answers, pools
 from proconsul.services.server import leader as leader_module
 from proconsul.services.server import server as server_module
 from proconsul.services.server.server import Server
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ConfigError, ProconsulError
 from proconsul.util.metrics import Metrics
 

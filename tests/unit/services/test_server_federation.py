@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from server_support import running, server_config, until
+from server_support import running, server_config
 
 from proconsul.domain import catalog as c
 from proconsul.domain import federation as f
 from proconsul.domain.messages import MessageType
 from proconsul.services.server.federation import next_change
 from proconsul.services.server.server import Server
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ConfigError
 from proconsul.util.metrics import Metrics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from server_support import running, server_config, until
+from server_support import running, server_config
 
 from proconsul.domain import kv
 from proconsul.domain import session as s
@@ -17,6 +17,7 @@ from proconsul.services.server.session_timers import LockDelays, SessionTimers
 from proconsul.state import sessions as sessions_state
 from proconsul.state.store import Store
 from proconsul.state.tables import Transaction
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from server_support import running, server_config, until
+from server_support import running, server_config
 
 from proconsul.domain import kv
 from proconsul.domain.acl import AllowAll
@@ -28,6 +28,7 @@ from proconsul.rpc.snapshot_stream import nothing
 from proconsul.services.server import snapshots
 from proconsul.services.server.server import Server
 from proconsul.services.server.snapshots import Snapshots
+from proconsul.testing.waiting import until
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
 

@@ -14,6 +14,7 @@ import uvloop
 
 from proconsul.drivers.http import HttpLimits, HttpServer, Request, Response
 from proconsul.drivers.http.protocol import HttpConnection
+from proconsul.testing.waiting import until
 
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _OK = b"HTTP/1.1 200 OK\r\n"
@@ -93,12 +94,6 @@ def serve(
         return world
 
     return uvloop.run(run())
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - there is nothing to wait for
-            await asyncio.sleep(0.01)
 
 
 async def response(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:

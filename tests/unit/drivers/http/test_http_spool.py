@@ -14,6 +14,7 @@ import uvloop
 
 from proconsul.drivers import disk_space
 from proconsul.drivers.http import HttpLimits, HttpServer, Request, Response, spool
+from proconsul.testing.waiting import until
 
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Connect = Callable[[], Awaitable[Client]]
@@ -57,12 +58,6 @@ async def response(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     return int(head.split()[1]), await reader.readexactly(length)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - there is nothing to wait for
-            await asyncio.sleep(0.01)
 
 
 def announce(size: int) -> bytes:

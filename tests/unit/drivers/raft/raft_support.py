@@ -15,6 +15,7 @@ from proconsul.drivers.raft.snapshots import FileSnapshotStore
 from proconsul.drivers.raft.store import LmdbStore, Store
 from proconsul.drivers.raft.transport import Transport
 from proconsul.drivers.stream import Stream
+from proconsul.testing.waiting import until
 from proconsul.wire.raft import Server, Suffrage
 
 FAST = Config(0.2, 0.2, 0.15, 0.01, trailing_logs=20)
@@ -96,13 +97,6 @@ async def nowhere(server_id: str, address: str, deadline: float) -> Stream:
 def soon(seconds: float = 10.0) -> float:
     """A deadline."""
     return asyncio.get_running_loop().time() + seconds
-
-
-async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
-    """Poll until it holds."""
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - any condition, without a hook for it
-            await asyncio.sleep(0.005)
 
 
 async def cluster(path: Path, names: str, voters: str | None = None) -> list[Member]:

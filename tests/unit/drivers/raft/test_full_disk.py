@@ -9,13 +9,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from raft_support import Member, leader_of, soon, until
+from raft_support import Member, leader_of, soon
 from typing_extensions import override
 
 from proconsul.core.raft.types import Output, RaftError, SnapshotMeta
 from proconsul.drivers.raft.errors import WriteHeldUp
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, Sink, SnapshotError
 from proconsul.drivers.raft.store import DiskFull, LmdbStore, StoreError
+from proconsul.testing.waiting import until
 from proconsul.wire.raft import Configuration, Server, Suffrage
 
 

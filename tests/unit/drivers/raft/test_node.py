@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 import pytest
 import uvloop
-from raft_support import FAST, Member, Recorder, cluster, leader_of, nowhere, soon, until
+from raft_support import FAST, Member, Recorder, cluster, leader_of, nowhere, soon
 from typing_extensions import override
 
 from proconsul.core.raft.types import Config, NotLeader
@@ -21,6 +21,7 @@ from proconsul.drivers.raft.node import NodeConfig, RaftNode
 from proconsul.drivers.raft.snapshots import MemorySnapshotStore, SnapshotError
 from proconsul.drivers.raft.store import MemoryStore
 from proconsul.drivers.raft.transport import Transport
+from proconsul.testing.waiting import until
 from proconsul.util.errors import WireError
 from proconsul.wire.raft import AppendEntriesRequest, RequestVoteRequest, Server, Suffrage
 

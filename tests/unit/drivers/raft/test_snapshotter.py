@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from raft_support import FAST, Recorder, nowhere, soon, until
+from raft_support import FAST, Recorder, nowhere, soon
 from typing_extensions import override
 
 from proconsul.core.raft.types import Channel, LeadershipLost, Output, Role, Send
@@ -20,6 +20,7 @@ from proconsul.drivers.raft.node import NodeConfig, RaftNode, RestoreUndecided
 from proconsul.drivers.raft.snapshots import FileSnapshotStore, NotTakenBack, SnapshotError
 from proconsul.drivers.raft.store import LmdbStore
 from proconsul.drivers.raft.transport import Transport
+from proconsul.testing.waiting import until
 from proconsul.util.errors import WireError
 from proconsul.wire.raft import (
     AppendEntriesRequest,

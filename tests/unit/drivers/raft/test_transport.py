@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
-from raft_support import soon, until
+from raft_support import soon
 from typing_extensions import override
 
 from proconsul.drivers.buffer import StreamError
@@ -15,6 +15,7 @@ from proconsul.drivers.raft.engine import Engine, Hooks
 from proconsul.drivers.raft.transport import Connection, RemoteError, Transport
 from proconsul.drivers.scope import TaskScope
 from proconsul.drivers.stream import MemoryStream, PeerInfo, Stream, memory_pair
+from proconsul.testing.waiting import until
 from proconsul.util.metrics import Metrics
 from proconsul.wire.raft import (
     AppendEntriesRequest,
