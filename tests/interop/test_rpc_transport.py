@@ -23,10 +23,12 @@ from proconsul.drivers.tcp import connect
 from proconsul.drivers.tls import client_handshake
 from proconsul.drivers.tls_config import TlsConfig, TlsContexts
 from proconsul.drivers.tls_errors import TlsClientCertificateError
+from proconsul.rpc.connection import RpcClientStream
 from proconsul.rpc.dialer import Destination, Dialer, Purpose
 from proconsul.rpc.direct_dialer import DirectDialer
 from proconsul.rpc.errors import DeadlineError, RemoteError, TransportError
 from proconsul.rpc.pool import ConnectionPool
+from proconsul.rpc.yamux_session import YamuxSession
 from proconsul.testing.certs import CertificateFiles, TestAuthority
 from proconsul.util.metrics import Metrics
 
@@ -174,6 +176,22 @@ def test_calls(peer: Peer, dialer: Dialer) -> None:
             for _ in range(400):  # more than yamux's backlog
                 group.create_task(pool.rpc(to, "Status.Ping", b"\x80", _soon()))
         assert len(pool) == 1
+
+    uvloop.run(main())
+
+
+def test_an_unknown_method_ends_its_stream(peer: Peer, dialer: Dialer) -> None:
+    """Not so on our servers (docs/divergence.md)."""
+
+    async def main() -> None:
+        stream = await dialer.dial(peer.to, Purpose.RPC_MULTI, _soon())
+        async with aclosing(YamuxSession(stream, client=True)) as session:
+            calls = RpcClientStream(await session.open_stream())
+            assert await calls.call("Status.Leader", b"\x80")
+            with pytest.raises(RemoteError, match="can't find service"):
+                await calls.call("No.Such", b"\x80")
+            with pytest.raises(TransportError):
+                await calls.call("Status.Leader", b"\x80")
 
     uvloop.run(main())
 

@@ -50,6 +50,7 @@ NUMBERS = [
     ("more than 10,000 splits", "domain.discovery_chain.compile:SPLITS_MAX", 10_000),
     ("asks up to ten times a second", "federation.acl_replication:PACE.rounds_per_s", 10),
     ("and retries after 5 s at most", "federation.rate:RETRY_S_MAX", 5),
+    ("is asked for again within 5 s", "federation.rate:RETRY_S_MAX", 5),
     ("Rules are at most 1 MiB", "wire.hcl:TEXT_CHARS_MAX", MIB),
     ("and 32 levels deep", "wire.hcl:DEPTH_MAX", 32),
     ("is told of every 0.1 s at most", "services.agent.remote_exec:WAIT_S_MIN", 0.1),
