@@ -7,6 +7,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from proconsul.domain.config_entries import ServiceConfigEntry
 from proconsul.domain.messages import MessageType
 from proconsul.domain.txn import TxnResponse
 from proconsul.state.errors import StateError
@@ -206,6 +207,35 @@ def test_intentions_are_between_two_services_once_whatever_the_case() -> None:
     assert intention("create", "m", "", "") is None, "no names, no index"
     assert intention("delete", "j", "") is None
     assert intention("create", "k", "web") is None
+
+
+def test_entries_and_intentions_are_made_structs_once() -> None:
+    """Proxies ask for all of them whenever one changes."""
+    world = World()
+    mesh = world.fsm.store.mesh
+
+    def intention(op: str, number: int, action: str = "allow") -> None:
+        row = {"ID": f"i{number}", "SourceName": f"s{number}", "Action": action}
+        assert world.apply(MessageType.INTENTION, Op=op, Intention=row) is None
+
+    for number in range(40):
+        intention("create", number)
+        assert world.entry("service-defaults", f"s{number:02}", Protocol="http") is True
+    before, entries = mesh.intentions().value, mesh.config_entries().value
+    assert all(a is b for a, b in zip(entries, mesh.config_entries().value, strict=True))
+    assert mesh.config_entry("service-defaults", "s07").value is entries[7]
+    intention("update", 3, "deny")
+    assert world.entry("service-defaults", "s03", Protocol="tcp") is True
+    after = mesh.intentions().value
+    assert [one.action for one in after if one not in before] == ["deny"]
+    assert sum(any(one is other for other in before) for one in after) == 39
+    changed = mesh.config_entry("service-defaults", "s03").value
+    assert isinstance(changed, ServiceConfigEntry)
+    assert changed.protocol == "tcp"
+    for number in range(40):
+        intention("delete", number)
+    assert mesh.intention("i3").value is None
+    assert mesh.intentions().value == []
 
 
 def _refused_text(world: World, kind: str, name: str, **fields: Any) -> str:
