@@ -281,3 +281,19 @@ def test_headers_and_details_that_differ(sides: tuple[Side, Side]) -> None:
     assert hashes[0] != hashes[1]
     assert len(settings[0]) < len(settings[1]) / 4
     assert settings[0] - settings[1] == {"ProconsulVersion"}
+
+
+def test_what_agents_tell_of_themselves_differs(sides: tuple[Side, Side]) -> None:
+    def told(side: Side, what: str) -> Any:
+        return json.loads(side.agent.ask("GET", f"/v1/agent/{what}?token={MASTER}")[2])
+
+    def measured(side: Side) -> set[str]:
+        rows = told(side, "metrics")
+        return {row["Name"] for kind in ("Gauges", "Samples") for row in rows[kind]}
+
+    hosts = [told(side, "host") for side in sides]
+    assert {"total", "available"} <= set(hosts[0]["Memory"]) < set(hosts[1]["Memory"])
+    assert set(hosts[0]["CPU"][0]) == {"cpu"} < set(hosts[1]["CPU"][0])
+    ours, theirs = sides
+    until(lambda: "consul.serf.members" in measured(ours) - measured(theirs), 20)
+    until(lambda: "consul.memberlist.gossip" in measured(theirs) - measured(ours), 20)
