@@ -126,6 +126,7 @@ def test_an_agent_gets_its_trust_domain_corrected() -> None:
         (AgentId("unknown", "dc9", "n"), (), "different datacenter: dc9"),
         (AgentId("unknown", "dc1", "n"), ("server.dc1.consul",), "names of servers"),
         (AgentId("unknown", "dc1", "n"), ("x.server.dc2.Consul.",), "names of servers"),
+        (AgentId("unknown", "dc1", "n"), ("*.dc1.consul",), "names of servers"),
     ],
 )
 def test_leaves_that_nobody_may_have(identity: Any, names: tuple[str, ...], refusal: str) -> None:

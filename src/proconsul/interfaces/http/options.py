@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from proconsul.domain.errors import AclNotFoundError
 from proconsul.domain.options import QuerySource
 from proconsul.interfaces.http.errors import bad_request
 from proconsul.interfaces.http.ports import HttpApiConfig
@@ -11,11 +12,15 @@ from proconsul.interfaces.http.query import Ask, parse_uint64
 from proconsul.util.goquote import go_quote
 
 SECOND_NS = 1_000_000_000
+TOKEN_CHARS_MAX = 1024
+"""Many times what a UUID has; agents remember tokens that do not exist, too."""
 
 
 def token_of(ask: Ask, config: HttpApiConfig) -> str:
-    """The request's token, else the agent's default one."""
+    """The request's token, else the agent's default one. Raises `AclNotFoundError`."""
     if token := ask.token():
+        if len(token) > TOKEN_CHARS_MAX:
+            raise AclNotFoundError
         return token
     default = config.default_token
     return str(default()) if callable(default) else str(default)

@@ -96,7 +96,8 @@ class LeafSigner:
     def _names_server(self, name: str) -> bool:
         end = f".{self._domain}"
         labels = name.removesuffix(end).split(".") if name.endswith(end) else []
-        return len(labels) > 1 and labels[-2] == "server"
+        # A wildcard in that place stands for a server's name too
+        return len(labels) > 1 and (labels[-2] == "server" or "*" in labels[-2])
 
     async def sign(self, request_pem: str, identity: ServiceId | AgentId) -> ca.IssuedCert:
         """A leaf for `identity` with the chain to its roots. Raises `ProconsulError`."""

@@ -179,6 +179,13 @@ def test_query_options_reach_the_rpc() -> None:
     )  # fmt: skip
 
 
+def test_no_token_is_so_long() -> None:
+    api, agent = make()
+    answer = get(api, "/v1/catalog/nodes", X_Consul_Token="x" * 1025)
+    assert (answer.status, answer.body) == (403, b"ACL not found")
+    assert not agent.calls
+
+
 @pytest.mark.parametrize(
     ("target", "headers", "token"),
     [
