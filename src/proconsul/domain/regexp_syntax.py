@@ -1,31 +1,27 @@
 """Go's regular expressions (`regexp/syntax` with the Perl flags), read into a tree.
 
-Syntax, limits and error texts are Go's; `regexps` compiles and matches. Unicode classes are those of
-the general categories (`\\pL`, `\\p{Nd}`, `\\p{Any}`); Go's classes of scripts are refused.
+Syntax, limits and error texts are Go's; `regexp_classes` reads classes, `regexps` compiles and matches.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
-from proconsul.domain.errors import DomainError
-
-Matcher: TypeAlias = Callable[[str], bool]
-"""Whether one character belongs to a class."""
+from proconsul.domain.regexp_classes import (
+    Matcher,
+    RegexpError,
+    cases,
+    class_char,
+    escape,
+    escaped_class,
+    in_ranges,
+    posix,
+    up_to,
+)
 
 REPEAT_MAX = 1000
 DEPTH_MAX = 100
-RUNE_MAX = 0x10FFFF
-
-
-class RegexpError(DomainError):
-    """The expression is none; the text is that of Go's `regexp.Compile`."""
-
-    def __init__(self, problem: str, where: str) -> None:
-        super().__init__(f"error parsing regexp: {problem}: `{where}`")
 
 
 class Char(NamedTuple):
@@ -83,42 +79,6 @@ class _Group:
     parts: list[Node]
 
 
-_PERL = {
-    "d": ((48, 57),),
-    "s": ((9, 10), (12, 13), (32, 32)),
-    "w": ((48, 57), (65, 90), (95, 95), (97, 122)),
-}
-_POSIX = {
-    "alnum": ((48, 57), (65, 90), (97, 122)),
-    "alpha": ((65, 90), (97, 122)),
-    "ascii": ((0, 127),),
-    "blank": ((9, 9), (32, 32)),
-    "cntrl": ((0, 31), (127, 127)),
-    "digit": ((48, 57),),
-    "graph": ((33, 126),),
-    "lower": ((97, 122),),
-    "print": ((32, 126),),
-    "punct": ((33, 47), (58, 64), (91, 96), (123, 126)),
-    "space": ((9, 13), (32, 32)),
-    "upper": ((65, 90),),
-    "word": _PERL["w"],
-    "xdigit": ((48, 57), (65, 70), (97, 102)),
-}
-_SIMPLE_ESCAPES = {"a": 7, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
-_CATEGORY_KINDS = {
-    "C": "cfos",
-    "L": "lmotu",
-    "M": "cen",
-    "N": "dlo",
-    "P": "cdefios",
-    "S": "ckmo",
-    "Z": "lps",
-}
-_CATEGORIES = frozenset(
-    major + minor for major, minors in _CATEGORY_KINDS.items() for minor in ("", *minors)
-)
-
-
 class Parser:
     """Reads one expression; `captures` counts its groups."""
 
@@ -158,7 +118,7 @@ class Parser:
                 case "{" if (counts := _counts(rest)) is not None:
                     low, high, after = counts
                     if low > REPEAT_MAX or (high is not None and (high > REPEAT_MAX or low > high)):
-                        raise RegexpError("invalid repeat count", _up_to(before, after))
+                        raise RegexpError("invalid repeat count", up_to(before, after))
                     rest = self._repeat(before, after, low, high, last_repeat)
                     repeated = before
                 case "\\":
@@ -180,7 +140,7 @@ class Parser:
     def _literal(self, char: str) -> Char:
         if not self._flags.fold:
             return Char(lambda c: c == char)
-        same = frozenset(_cases(char))
+        same = frozenset(cases(char))
         return Char(lambda c: c in same)
 
     # -- groups
@@ -237,13 +197,13 @@ class Parser:
         if after.startswith("?"):
             after, lazy = after[1:], not lazy
         if last:
-            raise RegexpError("invalid nested repetition operator", _up_to(last, after))
+            raise RegexpError("invalid nested repetition operator", up_to(last, after))
         parts = self._groups[-1].parts
         if not parts:
-            raise RegexpError("missing argument to repetition operator", _up_to(before, after))
+            raise RegexpError("missing argument to repetition operator", up_to(before, after))
         node = Repeat(parts[-1], low, high, not lazy)
         if (low > 1 or (high or 0) > 1) and _times(node) > REPEAT_MAX:
-            raise RegexpError("invalid repeat count", _up_to(before, after))
+            raise RegexpError("invalid repeat count", up_to(before, after))
         parts[-1] = node
         return after
 
@@ -268,14 +228,14 @@ class Parser:
                 return after
             case _:
                 pass
-        if (found := _escaped_class(rest)) is not None:
+        if (found := escaped_class(rest)) is not None:
             matcher, rest = found
             return self._push(Char(self._folded(matcher)), rest)
-        code, rest = _escape(rest)
+        code, rest = escape(rest)
         return self._push(self._literal(chr(code)), rest)
 
     def _folded(self, matcher: Matcher) -> Matcher:
-        return (lambda c: any(map(matcher, _cases(c)))) if self._flags.fold else matcher
+        return (lambda c: any(map(matcher, cases(c)))) if self._flags.fold else matcher
 
     def _class(self, whole: str) -> str:
         rest = whole[1:]
@@ -288,28 +248,23 @@ class Parser:
         while not rest or rest[0] != "]" or first:
             first = False
             if rest.startswith("[:") and (end := rest.find(":]", 2)) >= 0:
-                matchers.append(_posix(rest[: end + 2]))
+                matchers.append(posix(rest[: end + 2]))
                 rest = rest[end + 2 :]
-            elif (found := _escaped_class(rest)) is not None:
+            elif (found := escaped_class(rest)) is not None:
                 matcher, rest = found
                 matchers.append(matcher)
             else:
                 start = rest
-                low, rest = _class_char(rest, whole)
+                low, rest = class_char(rest, whole)
                 high = low
                 if len(rest) > 1 and rest[0] == "-" and rest[1] != "]":
-                    high, rest = _class_char(rest[1:], whole)
+                    high, rest = class_char(rest[1:], whole)
                     if high < low:
-                        raise RegexpError("invalid character class range", _up_to(start, rest))
+                        raise RegexpError("invalid character class range", up_to(start, rest))
                 ranges.append((low, high))
-        matchers.append(_in_ranges(tuple(ranges)))
+        matchers.append(in_ranges(tuple(ranges)))
         inside = self._folded(lambda c: any(m(c) for m in matchers))
         return self._push(Char((lambda c: not inside(c)) if negated else inside), rest[1:])
-
-
-def _up_to(text: str, rest: str) -> str:
-    """The start of `text` that was read when `rest` is left."""
-    return text[: len(text) - len(rest)]
 
 
 def _concat(parts: list[Node]) -> Node:
@@ -332,108 +287,6 @@ def _times(node: Node) -> int:
             return max(map(_times, parts), default=1)
         case Char() | Anchor():
             return 1
-
-
-def _cases(char: str) -> tuple[str, ...]:
-    """The character in its cases that are single characters."""
-    return (char, *(c for c in (char.lower(), char.upper(), char.casefold()) if len(c) == 1))
-
-
-def _in_ranges(ranges: tuple[tuple[int, int], ...]) -> Matcher:
-    return lambda c: any(low <= ord(c) <= high for low, high in ranges)
-
-
-def _not(matcher: Matcher) -> Matcher:
-    return lambda c: not matcher(c)
-
-
-def _posix(name: str) -> Matcher:
-    """`[:alpha:]` or `[:^alpha:]`."""
-    bare = name[2:-2]
-    ranges = _POSIX.get(bare.removeprefix("^"))
-    if ranges is None:
-        raise RegexpError("invalid character class range", name)
-    matcher = _in_ranges(ranges)
-    return _not(matcher) if bare.startswith("^") else matcher
-
-
-def _escaped_class(rest: str) -> tuple[Matcher, str] | None:
-    """`\\d` and its like, `\\pL`, `\\p{Lu}`; None if it is none of them."""
-    kind = rest[1:2] if rest.startswith("\\") else ""
-    if kind and kind in "dswDSW":
-        matcher = _in_ranges(_PERL[kind.lower()])
-        return (_not(matcher) if kind.isupper() else matcher), rest[2:]
-    if not kind or kind not in "pP":
-        return None
-    if len(rest) < 3:
-        return None
-    if rest[2] == "{":
-        end = rest.find("}")
-        if end < 0:
-            raise RegexpError("invalid character class range", rest)
-        name, after = rest[3:end], rest[end + 1 :]
-    else:
-        name, after = rest[2], rest[3:]
-    negated = (kind == "P") != name.startswith("^")
-    name = name.removeprefix("^")
-    if name == "Any":
-        matcher = _in_ranges(((0, RUNE_MAX),))
-    elif name in _CATEGORIES:
-        matcher = lambda c: unicodedata.category(c).startswith(name)  # noqa: E731
-    else:
-        raise RegexpError("invalid character class range", _up_to(rest, after))
-    return (_not(matcher) if negated else matcher), after
-
-
-def _class_char(rest: str, whole: str) -> tuple[int, str]:
-    if not rest:
-        raise RegexpError("missing closing ]", whole)
-    return _escape(rest) if rest[0] == "\\" else (ord(rest[0]), rest[1:])
-
-
-def _escape(source: str) -> tuple[int, str]:
-    """The character of an escape and what follows it."""
-    rest = source[1:]
-    if not rest:
-        raise RegexpError("trailing backslash at end of expression", "")
-    char, rest = rest[0], rest[1:]
-    if char in _SIMPLE_ESCAPES:
-        return _SIMPLE_ESCAPES[char], rest
-    if char == "0" or ("1" <= char <= "7" and "0" <= rest[:1] <= "7"):
-        digits = char
-        while len(digits) < 3 and rest and rest[0] in "01234567":
-            digits, rest = digits + rest[0], rest[1:]
-        return int(digits, 8), rest
-    if char == "x":
-        return _hex(source, rest)
-    if char.isascii() and not char.isalnum():
-        return ord(char), rest
-    raise RegexpError("invalid escape sequence", _up_to(source, rest))
-
-
-def _hex(source: str, rest: str) -> tuple[int, str]:
-    """`\\x7f` or `\\x{1F600}`."""
-    if rest.startswith("{"):
-        code, digits, rest = 0, 0, rest[1:]
-        while rest:
-            char, rest = rest[0], rest[1:]
-            if char == "}" and digits:
-                return code, rest
-            value = _nibble(char)
-            if value is None or (code := code * 16 + value) > RUNE_MAX:
-                break
-            digits += 1
-    elif rest:
-        first, rest = _nibble(rest[0]), rest[1:]
-        if rest:
-            second, rest = _nibble(rest[0]), rest[1:]
-            if first is not None and second is not None:
-                return first * 16 + second, rest
-    raise RegexpError("invalid escape sequence", _up_to(source, rest))
-
-
-def _nibble(char: str) -> int | None:
-    return int(char, 16) if char in "0123456789abcdefABCDEF" else None
 
 
 def _counts(rest: str) -> tuple[int, int | None, str] | None:

@@ -10,16 +10,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+from proconsul.domain.regexp_classes import Matcher, RegexpError
 from proconsul.domain.regexp_syntax import (
     Alternate,
     Anchor,
     Capture,
     Char,
     Concat,
-    Matcher,
     Node,
     Parser,
-    RegexpError,
     Repeat,
 )
 
