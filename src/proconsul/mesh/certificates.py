@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from proconsul.domain.spiffe import SigningId
@@ -58,9 +58,15 @@ def load_certificate(pem: str) -> x509.Certificate:
 
 
 def load_key(pem: str) -> PrivateKey:
-    """A signing key, EC or RSA. Raises `CertificateError`, whose text never holds the key."""
+    """A signing key, EC or RSA. Raises `CertificateError`, whose text never holds the key.
+
+    Whether an RSA key's numbers fit together is for `check_key`. OpenSSL would look for the factors
+    of its primes at every load: up to seconds, in which Python does nothing else in any thread.
+    """
     try:
-        key = serialization.load_pem_private_key(pem.encode("utf-8", "surrogateescape"), None)
+        key = serialization.load_pem_private_key(
+            pem.encode("utf-8", "surrogateescape"), None, unsafe_skip_rsa_key_validation=True
+        )
     except _UNREADABLE:
         raise CertificateError(
             "private key cannot be read: give it unencrypted, in PEM (EC, RSA or PKCS#8)"
@@ -68,6 +74,20 @@ def load_key(pem: str) -> PrivateKey:
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
         raise CertificateError("private key is neither EC nor RSA")
     return key
+
+
+def check_key(key: PrivateKey) -> None:
+    """Whether what a key signs verifies. Raises `CertificateError`."""
+    message, digest = b"proconsul", hashes.SHA256()
+    try:
+        if isinstance(key, rsa.RSAPrivateKey):
+            signed = key.sign(message, padding.PKCS1v15(), digest)
+            key.public_key().verify(signed, message, padding.PKCS1v15(), digest)
+        else:
+            scheme = ec.ECDSA(digest)
+            key.public_key().verify(key.sign(message, scheme), message, scheme)
+    except (InvalidSignature, ValueError):
+        raise CertificateError("private key is damaged: what it signs does not verify") from None
 
 
 def facts(certificate: x509.Certificate) -> CertificateFacts:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from proconsul.domain.spiffe import SigningId
 from proconsul.mesh.ca import Authority, chain, create_root, cross_sign, sign_intermediate
-from proconsul.mesh.certificates import check_root, facts_of, key_pem_of, load_key
+from proconsul.mesh.certificates import check_key, check_root, facts_of, key_pem_of, load_key
 from proconsul.mesh.errors import CertificateError, SigningRequestError
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -163,3 +164,24 @@ def test_what_is_no_key_is_never_shown() -> None:
         load_key(secret)
     assert "c2VjcmV0" not in str(refused.value)
     assert ROOT.key_pem not in repr(ROOT)
+
+
+def test_a_damaged_key_is_noticed_when_it_is_given_not_whenever_it_signs() -> None:
+    """Looking for the factors of its primes takes seconds of everybody's time at each load."""
+    good, other = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    n, rest = good.private_numbers().public_numbers.n, other.private_numbers()
+    numbers = (0, n, 65537, rest.d, rest.p, rest.q, rest.dmp1, rest.dmq1, rest.iqmp)
+    body = b"".join(_der(2, one.to_bytes(one.bit_length() // 8 + 1, "big")) for one in numbers)
+    text = base64.encodebytes(_der(0x30, body)).decode()
+    damaged = f"-----BEGIN RSA PRIVATE KEY-----\n{text}-----END RSA PRIVATE KEY-----\n"
+    for key in (good, ec.generate_private_key(ec.SECP256R1())):
+        check_key(load_key(key_pem_of(key)))
+    with pytest.raises(CertificateError, match="what it signs does not verify"):
+        check_key(load_key(damaged))
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    head = bytes((size,)) if size < 128 else bytes((0x80 | len(length),)) + length
+    return bytes((tag,)) + head + content

@@ -122,6 +122,7 @@ class Provider:
         config = self.config
         if config.private_key:
             key_pem, key = config.private_key, certs.load_key(config.private_key)
+            certs.check_key(key)
         else:
             key = generate(config.private_key_type, config.private_key_bits)
             key_pem = certs.key_pem_of(key)
