@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from proconsul.drivers.stream import PeerInfo
     from proconsul.util.clock import Rng
     from proconsul.util.metrics import Metrics
+from proconsul.util.throttle import News
 
 log = logging.getLogger("proconsul.rpc")
 
@@ -40,8 +41,6 @@ CALL_S = 15.0
 HOLD_STEP_FRACTION = 16
 SUPERSEDED_S = 0.5
 """How long the old leader's answers are still awaited once another one is known to lead."""
-COMPLAIN_S = 30.0
-COMPLAINTS_MAX = 256
 SHARED_BYTES_MIN = 4096
 """Smaller answers are encoded faster than kept."""
 CROSS_DC_SERVERS_MAX = 3
@@ -139,7 +138,7 @@ class Forwarder:
     ) -> None:
         self._config, self._server, self._table = config, server, table
         self._metrics, self._rng = metrics, rng
-        self._complained: dict[str, float] = {}
+        self._failures = News()
         self._last_encoded: tuple[Any, bytes] = (None, b"")
         self._changed = asyncio.Event()
         self._under_way: dict[Destination, set[asyncio.Timeout]] = {}
@@ -392,14 +391,7 @@ class Forwarder:
             )
 
     def _is_news(self, what: str) -> bool:
-        """True once every `COMPLAIN_S`: loops retry much more often."""
-        now = asyncio.get_running_loop().time()
-        if len(self._complained) >= COMPLAINTS_MAX:
-            self._complained.clear()  # the names are the callers': they must not pile up
-        if now - self._complained.get(what, -COMPLAIN_S) < COMPLAIN_S:
-            return False
-        self._complained[what] = now
-        return True
+        return self._failures.is_news(what, asyncio.get_running_loop().time())
 
     def _deadline(self, request: Any) -> float:
         now = asyncio.get_running_loop().time()

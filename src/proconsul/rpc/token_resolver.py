@@ -23,6 +23,7 @@ from proconsul.rpc.token_rows import (
     TokenSource,
     Until,
 )
+from proconsul.util.throttle import News
 
 log = logging.getLogger("proconsul.acl")
 
@@ -65,6 +66,7 @@ class TokenResolver:
         self._down = PolicyAuthorizer(NO_RULES, default_allow=down)
         self._known: dict[str, tuple[Authorizer, float | None]] = {}
         self._following = False
+        self._failures = News()
         self._parsed: dict[tuple[str, int], PolicyRules] = {}
         self._authorizers: dict[tuple[tuple[str, int], ...], Authorizer] = {}
 
@@ -105,7 +107,10 @@ class TokenResolver:
                 secret or ANONYMOUS, until, self._rows.policies_of
             )
         except AclRemoteError as error:
-            log.error("Error resolving token: error=%s", error)
+            news = self._failures.is_news(str(error), self._env.monotonic())
+            log.log(
+                logging.ERROR if news else logging.DEBUG, "Error resolving token: error=%s", error
+            )
             return self._down if self.enabled else EVERYTHING
         found = self._compiled(policies)
         self._remember(secret, found, until.moment)

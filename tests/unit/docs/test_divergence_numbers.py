@@ -17,7 +17,7 @@ NUMBERS = [
     ("with a head start of 0.5 s", "federation.dialer:HEAD_START_S", 0.5),
     ("after three failed replications", "federation.locator:REPLICATION_FAILURES_BEFORE_BYPASS", 3),
     ("retried within 5 s", "federation.rate:RETRY_S_MAX", 5),
-    ("logged once in 30 s", "rpc.forward:COMPLAIN_S", 30),
+    ("logged once in 30 s", "util.throttle:SAY_AGAIN_S", 30),
     ("have a deadline (15 s", "rpc.forward:CALL_S", 15),
     ("up to three servers", "rpc.forward:CROSS_DC_SERVERS_MAX", 3),
     ("after 0.5 s, doubling up to retry_interval", "federation.retry_join:FIRST_RETRY_S", 0.5),

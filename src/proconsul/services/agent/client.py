@@ -38,8 +38,10 @@ from proconsul.services.agent.config import ClientConfig
 from proconsul.services.server.pools import make_pool
 from proconsul.services.server.reconcile import server_of
 from proconsul.services.server.tags import client_tags, lan_merge
+from proconsul.util.address import host_port
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
+from proconsul.util.throttle import News
 
 log = logging.getLogger("proconsul.client")
 
@@ -84,6 +86,7 @@ class Client:
         self._scope = TaskScope("client")
         self.limit = CallLimit(metrics, config.rpc_rate, config.rpc_burst)
         self._servers_changed = asyncio.Event()
+        self._failures = News()
         self.acl = TokenResolver(
             config.acl,
             NothingKnown(),
@@ -165,11 +168,7 @@ class Client:
                     repeat = may_repeat(signature, error)
                     if repeat or not getattr(error, "is_remote", False):
                         # One that answers, but knows no leader, may be cut off from the others.
-                        log.error(
-                            "RPC failed to server: method=%s server=%s error=%s",
-                            method, server.address[0], error,
-                        )  # fmt: skip
-                        self.router.failed(server)
+                        self._failed(server, method, error)
                     if not repeat:
                         if (failure := told(signature, error)) is error:
                             raise
@@ -177,6 +176,16 @@ class Client:
             if loop.time() >= give_up:
                 raise failure
             await self._pause(server is not None)
+
+    def _failed(self, server: ServerMeta, method: str, error: ProconsulError) -> None:
+        where = host_port(server.address)
+        news = self._failures.is_news(f"{where} {error}", asyncio.get_running_loop().time())
+        log.log(
+            logging.ERROR if news else logging.DEBUG,
+            "RPC failed to server: method=%s server=%s error=%s",
+            method, where, error,
+        )  # fmt: skip
+        self.router.failed(server)
 
     async def snapshot(
         self, request: SnapshotRequest, body: AsyncIterator[bytes]

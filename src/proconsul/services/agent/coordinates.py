@@ -7,12 +7,14 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from proconsul.domain import errors
 from proconsul.domain.coordinate import Coordinate, CoordinateUpdateRequest
 from proconsul.drivers.gossip.pool import GossipPool
 from proconsul.rpc.caller import RpcCaller
 from proconsul.services.agent.config import AgentSettings
 from proconsul.util.clock import Rng
 from proconsul.util.errors import ProconsulError
+from proconsul.util.throttle import News
 
 log = logging.getLogger("proconsul.agent")
 
@@ -43,6 +45,7 @@ class CoordinateSender:
     ) -> None:
         self._settings, self._lan, self._caller = settings, lan, caller
         self._rng, self._agent_token = rng, agent_token
+        self._failures = News()
 
     async def run(self) -> None:
         """The loop for a supervisor."""
@@ -66,4 +69,13 @@ class CoordinateSender:
             try:
                 await self._caller.call("Coordinate.Update", request)
             except (ProconsulError, TimeoutError) as error:
-                log.debug("Coordinate update error: %s", error)
+                self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        text = str(error) or "deadline exceeded"
+        if not self._failures.is_news(text, asyncio.get_running_loop().time()):
+            return
+        if errors.PERMISSION_DENIED in text or errors.ACL_NOT_FOUND in text:
+            log.warning("Coordinate update blocked by ACLs: error=%s", text)
+        else:
+            log.error("Coordinate update error: error=%s", text)
