@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import logging
 import os
 import signal
@@ -21,19 +20,16 @@ from typing import TYPE_CHECKING
 import uvloop
 
 from proconsul.app import build
-from proconsul.app.watches import Plan, Watches, parse_plans
+from proconsul.app.watches import Watches
 from proconsul.config.load import load_config
 from proconsul.config.model import AgentConfig, ListenAddress
 from proconsul.config.reload import reloadable
-from proconsul.domain.definitions import CheckDefinition, ServiceDefinition
-from proconsul.domain.go_decode import decode_service_definition, decode_struct
 from proconsul.drivers import logs
 from proconsul.drivers.gossip.pool import PoolEvent
-from proconsul.drivers.http import HttpLimits, HttpServer
+from proconsul.drivers.http import HttpServer
 from proconsul.drivers.runtime import RuntimeMetrics
 from proconsul.drivers.scope import TaskScope
 from proconsul.federation.retry_join import Resolver, RetryJoinError, retry_join
-from proconsul.interfaces.http.ports import HttpApiConfig
 from proconsul.interfaces.http.routes import build_api
 from proconsul.services.agent.agent import Agent
 from proconsul.services.agent.client import Client
@@ -104,7 +100,7 @@ class _Process:
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
         try:
-            services, checks = definitions(self._config)
+            services, checks = build.definitions(self._config)
             if self._config.auto_encrypt.tls and not await self._get_certificate(agent):
                 return self._exit_status
             await agent.start(services, checks)
@@ -154,15 +150,15 @@ class _Process:
 
     async def _serve_http(self, agent: Agent) -> None:
         config = self._config
-        plans = _watch_plans(config)
-        api = build_api(agent, http_config(config, lambda: self._tokens.default))
+        plans = build.watch_plans(config)
+        api = build_api(agent, build.http_config(config, lambda: self._tokens.default))
         self._watches = Watches(api, self._scope)
         server = self._http = HttpServer(
             api,
             admit=api.admit,
             spools=api.spools,
             metrics=self._metrics,
-            limits=http_limits(config),
+            limits=build.http_limits(config),
         )
         for address in config.addresses.http:
             await self._listen(server, address, None, "http")
@@ -296,7 +292,7 @@ class _Process:
             unsubscribe()
         from proconsul.interfaces.xds.server import XdsConfig, XdsServer
 
-        binds = [_grpc_bind(address) for address in self._config.addresses.grpc]
+        binds = [build.grpc_bind(address) for address in self._config.addresses.grpc]
         server: XdsServer = XdsServer(XdsConfig(binds=binds), agent.proxies)
         await server.start()
         log.info("Started gRPC server: addresses=%s", ", ".join(binds))
@@ -351,8 +347,10 @@ class _Process:
         old = self._config
         loaded = await asyncio.to_thread(load_config, old.argv)
         new = loaded.config
-        services, checks = definitions(new)  # before anything is taken over: they may be wrong
-        plans = _watch_plans(new)
+        services, checks = build.definitions(
+            new
+        )  # before anything is taken over: they may be wrong
+        plans = build.watch_plans(new)
         changes = reloadable(old, new)
         for path in changes.needs_restart:
             log.warning("changed setting needs a restart of the agent to take effect: %s", path)
@@ -362,7 +360,7 @@ class _Process:
             core.tls.reload(build.tls_config(new))
         logs.set_level(new.log.level)
         if self._http is not None:
-            self._http.limits = http_limits(new)
+            self._http.limits = build.http_limits(new)
         if not isinstance(core, Client):
             core.limit_connections(new.limits.rpc_max_conns_per_client)
         self._agent.limit.change(new.limits.rpc_rate, new.limits.rpc_max_burst)
@@ -393,54 +391,3 @@ class _Process:
     def _remove_pid(self) -> None:
         if self._config.pid_file:
             Path(self._config.pid_file).unlink(missing_ok=True)
-
-
-def http_limits(config: AgentConfig) -> HttpLimits:
-    """What one client may open."""
-    return HttpLimits(connections_per_client_max=config.limits.http_max_conns_per_client)
-
-
-def http_config(config: AgentConfig, default_token: Callable[[], str]) -> HttpApiConfig:
-    """The HTTP interface's settings. The default token may change with a reload."""
-    return HttpApiConfig(
-        datacenter=config.datacenter,
-        node_name=config.node_name,
-        default_token=default_token,
-        response_headers=config.http.response_headers,
-        allow_write_from=tuple(
-            ipaddress.ip_network(cidr) for cidr in config.http.allow_write_http_from
-        ),
-        block_endpoints=config.http.block_endpoints,
-        kv_value_bytes_max=config.limits.kv_max_value_size,
-        txn_bytes_max=config.limits.txn_max_req_len,
-        discovery_max_stale_ns=int(config.discovery_max_stale_s * 1e9),
-        prometheus_retention_s=config.telemetry.prometheus_retention_time_s,
-        dev_mode=config.dev_mode,
-        translate_wan_addrs=config.translate_wan_addrs,
-        acls_enabled=config.acl.enabled,
-        primary_datacenter=config.primary_datacenter,
-        coordinates_disabled=config.disable_coordinates,
-        dns_domains=tuple(name for name in (config.dns.domain, config.dns.alt_domain) if name),
-        wan_join_disabled=config.federates_through_gateways,
-        use_cache=config.http.use_cache,
-    )
-
-
-def _watch_plans(config: AgentConfig) -> list[Plan]:
-    addresses = config.addresses
-    return parse_plans(config.watches, has_http=bool(addresses.http or addresses.https))
-
-
-def definitions(
-    config: AgentConfig,
-) -> tuple[list[ServiceDefinition], list[CheckDefinition]]:
-    """The services and checks of the configuration files. Raises `ProconsulError`."""
-    services = [decode_service_definition(dict(body)) for body in config.service_definitions]
-    checks = [decode_struct(dict(body), CheckDefinition) for body in config.check_definitions]
-    return services, checks
-
-
-def _grpc_bind(address: ListenAddress) -> str:
-    if isinstance(address, str):
-        return f"unix:{address}"
-    return host_port(address)

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from proconsul import CONSUL_VERSION
-from proconsul.config.model import AgentConfig, GossipTuning, Join, Tls
+from proconsul.app.watches import Plan, parse_plans
+from proconsul.config.model import AgentConfig, GossipTuning, Join, ListenAddress, Tls
 from proconsul.core.gossip.memberlist import MemberlistConfig
 from proconsul.core.gossip.memberlist.config import consul_lan_config, consul_wan_config
 from proconsul.core.raft.types import Config as RaftConfig
+from proconsul.domain.definitions import CheckDefinition, ServiceDefinition
+from proconsul.domain.go_decode import decode_service_definition, decode_struct
 from proconsul.domain.operator import AutopilotConfig
 from proconsul.drivers.gossip import keyring_file
+from proconsul.drivers.http import HttpLimits
 from proconsul.drivers.tls_config import AutoTls, TlsConfig, TlsContexts, load_pair
+from proconsul.interfaces.http.ports import HttpApiConfig
 from proconsul.services.acl_settings import AclSettings
 from proconsul.services.agent.cache import CacheOptions
 from proconsul.services.agent.check_probes import AgentTls
 from proconsul.services.agent.config import AgentSettings, ClientConfig
 from proconsul.services.agent.tokens import Kind
 from proconsul.services.server.config import GossipSettings, Identity, ServerConfig
+from proconsul.util.address import host_port
 from proconsul.util.errors import ConfigError
 from proconsul.wire.memberlist_crypto import Keyring
 
@@ -319,6 +326,59 @@ async def _grpc_probe(target: str, timeout_s: float, use_tls: bool, skip_verify:
     from proconsul.interfaces.xds.health_probe import probe
 
     await probe(target, timeout_s, use_tls, skip_verify)
+
+
+def http_limits(config: AgentConfig) -> HttpLimits:
+    """What one client may open."""
+    return HttpLimits(connections_per_client_max=config.limits.http_max_conns_per_client)
+
+
+def http_config(config: AgentConfig, default_token: Callable[[], str]) -> HttpApiConfig:
+    """The HTTP interface's settings. The default token may change with a reload."""
+    return HttpApiConfig(
+        datacenter=config.datacenter,
+        node_name=config.node_name,
+        default_token=default_token,
+        response_headers=config.http.response_headers,
+        allow_write_from=tuple(
+            ipaddress.ip_network(cidr) for cidr in config.http.allow_write_http_from
+        ),
+        block_endpoints=config.http.block_endpoints,
+        kv_value_bytes_max=config.limits.kv_max_value_size,
+        txn_bytes_max=config.limits.txn_max_req_len,
+        discovery_max_stale_ns=int(config.discovery_max_stale_s * 1e9),
+        prometheus_retention_s=config.telemetry.prometheus_retention_time_s,
+        dev_mode=config.dev_mode,
+        translate_wan_addrs=config.translate_wan_addrs,
+        acls_enabled=config.acl.enabled,
+        primary_datacenter=config.primary_datacenter,
+        coordinates_disabled=config.disable_coordinates,
+        dns_domains=tuple(name for name in (config.dns.domain, config.dns.alt_domain) if name),
+        wan_join_disabled=config.federates_through_gateways,
+        use_cache=config.http.use_cache,
+    )
+
+
+def watch_plans(config: AgentConfig) -> list[Plan]:
+    """The configured watches. Raises `ConfigError`."""
+    addresses = config.addresses
+    return parse_plans(config.watches, has_http=bool(addresses.http or addresses.https))
+
+
+def definitions(
+    config: AgentConfig,
+) -> tuple[list[ServiceDefinition], list[CheckDefinition]]:
+    """The services and checks of the configuration files. Raises `ProconsulError`."""
+    services = [decode_service_definition(dict(body)) for body in config.service_definitions]
+    checks = [decode_struct(dict(body), CheckDefinition) for body in config.check_definitions]
+    return services, checks
+
+
+def grpc_bind(address: ListenAddress) -> str:
+    """The address as gRPC wants it."""
+    if isinstance(address, str):
+        return f"unix:{address}"
+    return host_port(address)
 
 
 def after_reload(old: AgentConfig, new: AgentConfig) -> AgentConfig:
