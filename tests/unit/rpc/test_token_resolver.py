@@ -222,3 +222,17 @@ def test_a_token_that_lost_a_policy_meanwhile_is_looked_up_again() -> None:
         assert world.servers.asked == ["ACL.TokenRead", "ACL.PolicyResolve", "ACL.TokenRead"]
 
     play(scene)
+
+
+def test_that_nobody_answers_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        world = World()
+        world.servers.failure = ProconsulError("EOF")
+        for secret in "abcd":
+            assert not await world.reads(secret)
+        world.servers.failure = ProconsulError("another")
+        assert not await world.reads("e")
+
+    play(scene)
+    lines = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert [line.rpartition(": ")[2] for line in lines] == ["EOF", "another"]
