@@ -13,15 +13,11 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 
-from proconsul.domain.errors import DomainError
+from proconsul.domain.filter import FilterError
 
 EXPRESSION_CHARS_MAX = 16 << 10
 DEPTH_MAX = 32
 """Of parentheses. The reference needs four times as long per level: nobody has expressions of 20."""
-
-
-class FilterError(DomainError):
-    """Not a filter for these rows; the text is the reference's."""
 
 
 class Operator(Enum):

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from proconsul.domain.errors import DomainError
 from proconsul.domain.prepared_query import NAME_PREFIX_MATCH, PreparedQuery, ServiceQuery
-from proconsul.domain.regexps import Regexp, RegexpError, compile_regexp
+from proconsul.domain.regexps import RegexpError, compile_regexp
+
+if TYPE_CHECKING:
+    from proconsul.domain.regexp_engine import Regexp
 
 NAME_CHARS_MAX = 1024
 """Anybody may ask for any name, and the expression looks at each of its characters."""

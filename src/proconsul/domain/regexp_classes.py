@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import TypeAlias
 
-from proconsul.domain.errors import DomainError
+from proconsul.domain.regexps import RegexpError
 
 Matcher: TypeAlias = Callable[[str], bool]
 """Whether one character belongs to a class."""
@@ -50,13 +50,6 @@ _CATEGORY_KINDS = {
 _CATEGORIES = frozenset(
     major + minor for major, minors in _CATEGORY_KINDS.items() for minor in ("", *minors)
 )
-
-
-class RegexpError(DomainError):
-    """The expression is none; the text is that of Go's `regexp.Compile`."""
-
-    def __init__(self, problem: str, where: str) -> None:
-        super().__init__(f"error parsing regexp: {problem}: `{where}`")
 
 
 def up_to(text: str, rest: str) -> str:

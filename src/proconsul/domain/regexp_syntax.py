@@ -10,7 +10,6 @@ from typing import NamedTuple, TypeAlias
 
 from proconsul.domain.regexp_classes import (
     Matcher,
-    RegexpError,
     cases,
     class_char,
     escape,
@@ -19,6 +18,7 @@ from proconsul.domain.regexp_classes import (
     posix,
     up_to,
 )
+from proconsul.domain.regexps import RegexpError
 
 REPEAT_MAX = 1000
 DEPTH_MAX = 100

@@ -14,7 +14,6 @@ from proconsul.domain.config_entries import (
     ProxyConfigEntry,
     ServiceConfigEntry,
 )
-from proconsul.domain.discovery_chain.compile import weak_text
 from proconsul.domain.gateways import GatewayService
 from proconsul.state.catalog_queries import CatalogQueries
 from proconsul.state.opaque_queries import MeshQueries
@@ -82,5 +81,7 @@ class IngressQueries:
         else:
             proxy = self._mesh.config_entry(PROXY_DEFAULTS, PROXY_CONFIG_GLOBAL).value
             config = proxy.config if isinstance(proxy, ProxyConfigEntry) else None
+            from proconsul.domain.discovery_chain.compile import weak_text
+
             protocol = weak_text((config or {}).get("protocol"))
         return Answer(found.index, protocol.lower() or "tcp", found.watch)

@@ -8,7 +8,8 @@ import warnings
 
 import pytest
 
-from proconsul.domain.regexps import Regexp, RegexpError, compile_regexp
+from proconsul.domain.regexp_engine import Regexp
+from proconsul.domain.regexps import RegexpError, compile_regexp
 
 
 @pytest.mark.parametrize(

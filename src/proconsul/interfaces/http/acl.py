@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from proconsul.domain import acl_requests as r
 from proconsul.domain import acl_types as t
 from proconsul.domain.acl_rules import RulesError
-from proconsul.domain.acl_translate import translate_legacy_rules
 from proconsul.domain.errors import ACL_DISABLED, PermissionDeniedError
 from proconsul.domain.go_decode import GoDecodeError
 from proconsul.domain.options import DCSpecificRequest, QueryMeta
@@ -323,6 +322,8 @@ async def translate_rules(api: HttpApi, ask: Ask) -> Response:
     """POST /v1/acl/rules/translate: rules of before Consul 1.4 in today's syntax."""
     if not (await api.agent.authorizer(api.token(ask))).acl_read():
         raise PermissionDeniedError
+    from proconsul.domain.acl_translate import translate_legacy_rules
+
     try:
         return text_answer(200, translate_legacy_rules(ask.request.body.decode("utf-8", "replace")))
     except RulesError as error:
@@ -341,6 +342,8 @@ async def translate_token(api: HttpApi, ask: Ask) -> Response:
     if not out.token.rules:
         text = "The specified token does not have any rules set"
         raise HttpError(500, text, api.meta(out))
+    from proconsul.domain.acl_translate import translate_legacy_rules
+
     try:
         return text_answer(200, translate_legacy_rules(out.token.rules), api.meta(out))
     except RulesError as error:

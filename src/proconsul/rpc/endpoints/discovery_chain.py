@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from proconsul.domain import config_entries as c
-from proconsul.domain.discovery_chain.compile import compile_chain
 from proconsul.domain.discovery_chain.types import (
     ChainEntries,
     CompileRequest,
@@ -59,6 +58,8 @@ class DiscoveryChain:
             raise RequestError("no cluster ca config setup")
         if not config.cluster_id:
             raise RequestError("no cluster trust domain setup")
+        from proconsul.domain.discovery_chain.compile import compile_chain
+
         here = self._server.datacenter
         compiled = compile_chain(
             CompileRequest(
