@@ -21,6 +21,7 @@ from proconsul.domain.federation import (
 )
 from proconsul.federation.ports import FederationServer
 from proconsul.federation.rate import Backoff
+from proconsul.federation.replicator import token_hint
 from proconsul.util.errors import ProconsulError
 
 log = logging.getLogger("proconsul.federation_state_anti_entropy")
@@ -83,7 +84,11 @@ class FederationStateAntiEntropy:
             except (ProconsulError, TimeoutError) as error:
                 if str(error) != complained:
                     complained = str(error)
-                    log.error("error performing anti-entropy sync of federation state: %s", error)
+                    log.error(
+                        "error performing anti-entropy sync of federation state: %s%s",
+                        error,
+                        token_hint(complained),
+                    )
                 await backoff.wait()
             else:
                 log.info("federation state anti-entropy synced: %d gateways", len(gateways))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from proconsul.domain.errors import ACL_NOT_FOUND, PERMISSION_DENIED
 from proconsul.federation.rate import Backoff, RateLimiter, Signal
 from proconsul.util.errors import ProconsulError
 from proconsul.util.metrics import Metrics
@@ -77,6 +78,15 @@ class Replica(Protocol[Rows]):
         it will take and wraps each in `progress.apply`. Raises ProconsulError or TimeoutError.
         """
         ...
+
+
+def token_hint(reason: str) -> str:
+    """What to add to an error of the primary in the log: which of our tokens it is about."""
+    if ACL_NOT_FOUND in reason:
+        return " (the primary does not know acl.tokens.replication)"
+    if PERMISSION_DENIED in reason:
+        return " (acl.tokens.replication is not set, or lacks a right in the primary)"
+    return ""
 
 
 class Progress:
@@ -170,7 +180,9 @@ class Replicator:
         status = self.status
         text = str(error) or type(error).__name__
         if text != status.last_error:
-            self._log.warning("replication error (will retry if still leader): %s", text)
+            self._log.warning(
+                "replication error (will retry if still leader): %s%s", text, token_hint(text)
+            )
         status.last_error = text
         status.last_failure = self._wall()
         status.failures += 1

@@ -228,14 +228,14 @@ def denied(primary: str, right: str, reason: str, *, has_token: bool) -> Failure
 
 def _of_rpc(error: BaseException, hop: Hop, reason: str, gateway: str) -> Failure:
     if is_denial(reason):
-        return Failure(
-            Hop.ACL,
-            Cause.ACL,
-            reason,
-            "give this server a replication token (`acl.tokens.replication`) with "
-            '`operator = "write"` in the primary datacenter',
-            gateway,
+        remedy = (
+            "correct this server's replication token (`acl.tokens.replication`), which the primary does "
+            'not know: a token with `operator = "write"` there'
+            if ACL_NOT_FOUND in reason
+            else "give this server a replication token (`acl.tokens.replication`) with "
+            '`operator = "write"` in the primary datacenter'
         )
+        return Failure(Hop.ACL, Cause.ACL, reason, remedy, gateway)
     if NO_LEADER in reason:
         return Failure(
             Hop.RPC, Cause.NO_LEADER, reason, "the datacenter has no leader: look at its servers"

@@ -235,6 +235,30 @@ def test_failures_count_and_reach_the_locator() -> None:
     replicate(server, test)
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("ACL not found", "ACL not found (the primary does not know acl.tokens.replication)"),
+        (
+            "Permission denied",
+            "Permission denied (acl.tokens.replication is not set, or lacks a right in the primary)",
+        ),
+        ("No path to datacenter", "No path to datacenter"),
+    ],
+)
+def test_a_failure_is_logged_once_and_names_the_token(
+    reason: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FakeServer(error=ProconsulError(reason))
+
+    async def test(it: Replicator) -> None:
+        await until(lambda: it.status.failures_in_a_row >= 3)
+
+    replicate(server, test)
+    told = [text for text in caplog.messages if text.startswith("replication error")]
+    assert told == [f"replication error (will retry if still leader): {said}"]
+
+
 def test_a_failed_commit_is_no_fault_of_the_gateways() -> None:
     server = FakeServer(apply_error=ProconsulError("not leader"))
 

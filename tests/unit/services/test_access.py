@@ -109,6 +109,7 @@ CASES: list[tuple[Ask, dict[str, str]]] = [
     (lambda a, t: a.require_agent_read(t), {"agent": "", "master": "", "web": "-"}),
     (lambda a, t: a.require_agent_write(t), {"agent": "-", "master": ""}),
     (lambda a, t: a.require_operator_write(t), {"operator": "", "master": "-", "": "-"}),
+    (lambda a, t: a.require_federation_read(t), {"operator": "", "master": "", "agent": "-"}),
     (lambda a, t: a.require_node_write(t), {"node": "", "master": "-"}),
 ]  # fmt: skip
 

@@ -10,10 +10,12 @@ import dataclasses
 
 import pytest
 from authority_support import Datacenter, accepted, made_primary, made_secondary, run
+from msgspec.structs import replace
 
 from proconsul.domain import connect as ca
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.mesh.certificates import facts_of
+from proconsul.services.server.ca_provider import CaError
 from proconsul.testing.waiting import until
 from proconsul.util.errors import ProconsulError
 
@@ -53,6 +55,19 @@ def test_a_secondary_follows_a_rotation() -> None:
         assert sorted(secondary.root_ids) == sorted(primary.root_ids)
         late = await made_secondary(primary)
         assert sorted(late.root_ids) == sorted(primary.root_ids), "old leaves are about still"
+
+    run(test())
+
+
+def test_settings_with_a_key_that_is_none_are_refused() -> None:
+    async def test() -> None:
+        secondary = await made_secondary(await made_primary())
+        old = secondary.ca.config
+        assert old is not None
+        settings = {**(old.config or {}), "PrivateKey": "no key"}
+        with pytest.raises(CaError, match="private key cannot be read"):
+            await secondary.ca.update_configuration(replace(old, config=settings))
+        assert secondary.ca.config == old
 
     run(test())
 

@@ -55,8 +55,11 @@ class Access:
     async def require_node_write(self, token: str) -> None:
         _require((await self.authorizer(token)).node_write(self._node))
 
-    async def require_operator_read(self, token: str) -> None:
-        _require((await self.authorizer(token)).operator_read())
+    async def require_federation_read(self, token: str) -> None:
+        """`operator:read`, or the agent's master token: the report is wanted most where the primary,
+        and with it the rights of all other tokens, is out of reach."""
+        may = await self.authorizer(token)
+        _require(may.operator_read() or self._tokens.is_agent_master(token))
 
     async def require_operator_write(self, token: str) -> None:
         _require((await self.authorizer(token)).operator_write())

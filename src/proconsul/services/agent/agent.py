@@ -362,7 +362,7 @@ class Agent:
 
     async def federation_status(self, token: str) -> Any:
         """See `AgentPort.federation_status`. A client asks nobody: only servers federate."""
-        await self.access.require_operator_read(token)
+        await self.access.require_federation_read(token)
         if isinstance(self.core, Client):
             raise DefinitionError(
                 "federation status is known to servers alone: ask a server's HTTP address"

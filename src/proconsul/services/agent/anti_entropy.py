@@ -112,7 +112,13 @@ class AntiEntropy:
                     retry = RETRY_S_MIN
                     wait_until = next_full
                 except (ProconsulError, TimeoutError) as error:
-                    log.warning("failed to sync remote state: %s", error or "deadline exceeded")
+                    log.warning(
+                        "failed to sync remote state: %s%s",
+                        error or "deadline exceeded",
+                        " (acl.tokens.agent is no token of the servers)"
+                        if errors.ACL_NOT_FOUND in str(error) and self._agent_token()
+                        else "",
+                    )
                     self._full_wanted = self._full_wanted or full
                     wait_until = loop.time() + retry * self._rng.uniform(0.75, 1.25)
                     retry = min(retry * 2, RETRY_S_MAX)

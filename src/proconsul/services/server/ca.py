@@ -145,6 +145,9 @@ class CertificateAuthority:
                 raise CaError(f"error configuring provider: {error}") from error
             new = Provider(self.server, settings, SigningId(config.cluster_id), self.is_primary)
             if not self.is_primary:
+                # Of no use here, but kept: a primary made from this state could not start with it
+                if settings.private_key:
+                    await asyncio.to_thread(_check_key, settings.private_key)
                 await self.set_config(config)
                 log.info("Secondary CA provider config updated")
                 self.reconfigured.fire()
@@ -259,6 +262,17 @@ class CertificateAuthority:
 def _outlived(root: ca.CARoot, before_ns: int) -> bool:
     rotated_out_ns = decode_time(bytes_of(root.raw_rotated_out_at))
     return not root.active and rotated_out_ns != ZERO_TIME_NS and rotated_out_ns < before_ns
+
+
+def _check_key(pem: str) -> None:
+    from proconsul.mesh.certificates import load_key
+
+    try:
+        load_key(pem)
+    except CertificateError as error:
+        raise CaError(
+            f"error generating CA root certificate: error generating CA: {error}"
+        ) from error
 
 
 def _known_provider(name: str) -> None:

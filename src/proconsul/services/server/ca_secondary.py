@@ -19,6 +19,7 @@ from proconsul.domain import connect as ca
 from proconsul.domain.federation import raw_time
 from proconsul.domain.options import DCSpecificRequest
 from proconsul.federation.rate import Backoff, RateLimiter, Signal
+from proconsul.federation.replicator import token_hint
 from proconsul.services.server.ca import CertificateAuthority
 from proconsul.services.server.ca_provider import CaError, Provider
 from proconsul.util.errors import ProconsulError
@@ -99,7 +100,7 @@ class SecondaryCa:
         text = f"{what}: error={error}"
         starting = self._seen is None and asyncio.get_running_loop().time() < self._patient_until
         known = starting or text == self._complaint
-        log.log(logging.DEBUG if known else logging.ERROR, "%s", text)
+        log.log(logging.DEBUG if known else logging.ERROR, "%s%s", text, token_hint(text))
         self._complaint = "" if starting else text
 
     async def renew_forever(self) -> None:
