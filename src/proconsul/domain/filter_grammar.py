@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from proconsul.domain.filter import FilterError
 
@@ -20,44 +19,6 @@ DEPTH_MAX = 32
 """Of parentheses. The reference needs four times as long per level: nobody has expressions of 20."""
 
 
-class Operator(Enum):
-    """How a value is compared; the values are the names in errors."""
-
-    EQUAL = "Equal"
-    NOT_EQUAL = "Not Equal"
-    IN = "In"
-    NOT_IN = "Not In"
-    IS_EMPTY = "Is Empty"
-    IS_NOT_EMPTY = "Is Not Empty"
-    MATCHES = "Matches"
-    NOT_MATCHES = "Not Matches"
-
-
-class Match(NamedTuple):
-    """One comparison; `value` is None for emptiness."""
-
-    selector: tuple[str, ...]
-    operator: Operator
-    value: str | None
-
-
-class Not(NamedTuple):
-    of: Expression
-
-
-class Both(NamedTuple):
-    """All of them hold."""
-
-    parts: tuple[Expression, ...]
-
-
-class Either(NamedTuple):
-    """One of them holds."""
-
-    parts: tuple[Expression, ...]
-
-
-Expression: TypeAlias = "Match | Not | Both | Either"
 _Found: TypeAlias = tuple[Any, int] | None
 """What a rule gave and where it ended; None if it does not apply."""
 _Rule: TypeAlias = Callable[["_Parser", int], _Found]
@@ -78,7 +39,6 @@ _SPACE = " \t\r\n"
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _DIGITS = frozenset("0123456789")
 _IDENTIFIER = _LETTERS | _DIGITS | {"_"}
-_ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92, '"': 34}
 
 
 def parse(expression: str) -> Expression:
@@ -406,49 +366,8 @@ class _Parser:
                 self._end(end)
                 self._problem(end, "string", "Unterminated string literal")
                 return None
-            value = _unquoted(self._text[inside:close], quote)
+            value = go_unquote(self._text[inside:close], quote)
             if value is None:
                 self._problem(at, "string", "invalid syntax")
             return value or "", close + 1
         return None
-
-
-def _unquoted(inside: str, quote: str) -> str | None:
-    """Go's `strconv.Unquote`; None if it refuses. There are no escaped quotes: the rule knows none."""
-    if quote == "`":
-        return inside.replace("\r", "")
-    if "\n" in inside:
-        return None
-    if "\\" not in inside:
-        return inside
-    out, at = bytearray(), 0
-    while at < len(inside):
-        char = inside[at]
-        if char != "\\":
-            out += char.encode("utf-8", "surrogateescape")
-            at += 1
-            continue
-        escape = inside[at + 1 : at + 2]
-        if escape in _ESCAPES and escape:
-            out.append(_ESCAPES[escape])
-            at += 2
-            continue
-        size, base, start = {"x": (2, 16, 2), "u": (4, 16, 2), "U": (8, 16, 2)}.get(
-            escape, (3, 8, 1)
-        )
-        digits = inside[at + start : at + start + size]
-        if len(digits) != size or not set(digits) <= set(
-            "01234567" if base == 8 else "0123456789abcdefABCDEF"
-        ):
-            return None
-        code = int(digits, base)
-        if escape in {"u", "U"}:
-            if code > 0x10FFFF:
-                return None
-            out += chr(code).encode("utf-8", "surrogatepass")
-        elif code > 255:
-            return None
-        else:
-            out.append(code)
-        at += start + size
-    return out.decode("utf-8", "surrogateescape")
