@@ -178,7 +178,7 @@ class TokenRows:
         self._tokens: _Cache[ACLToken] = _Cache(now, TOKENS_MAX)
         self._policies: _Cache[ACLPolicy] = _Cache(now, ROWS_MAX)
         self._roles: _Cache[ACLRole] = _Cache(now, ROWS_MAX)
-        self._flights: dict[tuple[str, str], asyncio.Future[Any]] = {}
+        self._flights: dict[tuple[str, ...], asyncio.Future[Any]] = {}
 
     @property
     def enabled(self) -> bool:
@@ -219,7 +219,7 @@ class TokenRows:
             ttl_s = self.settings.token_ttl_s
             if remembered is None or self._env.monotonic() - remembered.at > ttl_s:
                 self._env.metrics.incr("consul.acl.token.cache_miss", 1)
-                flight = self._fly("token", secret, lambda: self._fetch_token(secret, remembered))
+                flight = self._fly(("token", secret), lambda: self._fetch_token(secret, remembered))
                 if remembered is None or self.settings.down_policy != "async-cache":
                     token = await _landed(flight)
                     until.limit(self._env.monotonic() + ttl_s)
@@ -283,10 +283,10 @@ class TokenRows:
                     found.append(remembered.value)
         if not missing and not old:
             return found
+        wanted = [*missing, *old]
         flight = self._fly(
-            subject.noun,
-            subject.token.secret_id,
-            lambda: self._fetch_linked(subject, [*missing, *old], old),
+            (subject.noun, subject.token.secret_id, *wanted),
+            lambda: self._fetch_linked(subject, wanted, old),
         )
         if missing or self.settings.down_policy != "async-cache":
             until.limit(now + ttl_s)
@@ -297,13 +297,12 @@ class TokenRows:
     # -- asking others ---------------------------------------------------------------------
 
     def _fly(
-        self, noun: str, secret: str, fetch: Callable[[], Coroutine[Any, Any, Any]]
+        self, key: tuple[str, ...], fetch: Callable[[], Coroutine[Any, Any, Any]]
     ) -> asyncio.Future[Any]:
         """One question at a time for the same: all who wait get its answer."""
-        key = noun, secret
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = self._env.spawn(f"acl {noun}", _outcome(fetch()))
+            flight = self._flights[key] = self._env.spawn(f"acl {key[0]}", _outcome(fetch()))
             flight.add_done_callback(lambda _: self._flights.pop(key, None))
         return flight
 

@@ -224,6 +224,42 @@ def test_a_token_that_lost_a_policy_meanwhile_is_looked_up_again() -> None:
     play(scene)
 
 
+def test_who_needs_more_does_not_take_the_answer_to_less() -> None:
+    """One policy is too old and asked for; while that takes its time the other grows old, too."""
+
+    async def scene() -> None:
+        world = World()
+        servers = world.servers
+        servers.policies["q"] = ACLPolicy(id="q", name="q", rules='key "k" { policy = "deny" }')
+        servers.tokens["t"] = ACLToken(accessor_id="b", secret_id="t", policies=[ACLLink("p")])
+        assert await world.reads("t")
+        world.now += 20
+        servers.tokens["s"] = ACLToken(
+            accessor_id="a", secret_id="s", policies=[ACLLink("p"), ACLLink("q")]
+        )
+        assert not await world.reads()
+        world.now += 20
+        answered, call = asyncio.Event(), servers.call
+
+        async def slow(method: str, request: Any) -> Any:
+            if method == "ACL.PolicyResolve":
+                await answered.wait()
+            return await call(method, request)
+
+        world.resolver._rows._env = world.resolver._rows._env._replace(call=slow)
+        first = asyncio.ensure_future(world.reads())
+        while not world.resolver._rows._flights:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        world.now += 20
+        second = asyncio.ensure_future(world.reads())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        answered.set()
+        assert not any(await asyncio.gather(first, second))
+
+    play(scene)
+
+
 def test_that_nobody_answers_is_told_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
     async def scene() -> None:
         world = World()
