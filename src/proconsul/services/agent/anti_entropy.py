@@ -115,7 +115,7 @@ class AntiEntropy:
                     log.warning(
                         "failed to sync remote state: %s%s",
                         error or "deadline exceeded",
-                        " (acl.tokens.agent is no token of the servers)"
+                        " (the servers do not know acl.tokens.agent, or not yet)"
                         if errors.ACL_NOT_FOUND in str(error) and self._agent_token()
                         else "",
                     )
