@@ -10,7 +10,8 @@ import msgspec
 
 from proconsul.domain.filter import MATCHES_MAX, Filter, FilterError, Test
 from proconsul.domain.filter_fields import Fields, Mapping, Record, Scalar, Sequence, fields_of
-from proconsul.domain.filter_grammar import Both, Either, Expression, Match, Not, Operator, parse
+from proconsul.domain.filter_grammar import parse
+from proconsul.domain.filter_tree import Both, Either, Expression, Match, Not, Operator
 from proconsul.domain.regexps import RegexpError, compile_regexp
 from proconsul.util.goquote import go_quote
 

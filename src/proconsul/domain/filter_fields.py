@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 
 import msgspec
 
-from proconsul.domain.filter_grammar import Operator
+from proconsul.domain.filter_tree import Operator
 
 _HIDDEN_EVERYWHERE = frozenset({"create_index", "modify_index"})
 _HIDDEN = {

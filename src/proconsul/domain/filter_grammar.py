@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 from proconsul.domain.filter import FilterError
+from proconsul.domain.filter_tree import Both, Either, Expression, Match, Not, Operator
+from proconsul.util.goquote import go_unquote
 
 EXPRESSION_CHARS_MAX = 16 << 10
 DEPTH_MAX = 32
