@@ -19,6 +19,7 @@ from proconsul.domain import config_entries as c
 from proconsul.domain.acl import Authorizer
 from proconsul.domain.definitions import multierror
 from proconsul.domain.errors import DomainError
+from proconsul.domain.validate import free_form_problem
 from proconsul.util.goduration import format_duration_ns
 from proconsul.util.goquote import go_quote as quote
 
@@ -121,6 +122,9 @@ def _(entry: c.ProxyConfigEntry) -> Iterator[str]:
             f"invalid name ({quote(entry.name)}), only {quote(c.PROXY_CONFIG_GLOBAL)} is supported"
         )
     yield from _meta_problems(entry.meta)
+    # The entry itself may have none, but no value in it
+    if entry.config and (odd := free_form_problem(entry.config, "Config", nulls=False)):
+        yield odd
 
 
 @_problems.register

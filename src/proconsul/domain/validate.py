@@ -96,10 +96,37 @@ def check_weights(weights: Weights | None) -> str | None:
     return None
 
 
+def free_form_problem(value: object, path: str, *, nulls: bool = True) -> str | None:
+    """What in free-form data Go's codec cannot read, or None.
+
+    A real server that finds such a thing in the log stops, and again whenever it is started. Without
+    `nulls` those are such a thing too: so it is in the settings of proxies (`lib.MapWalk`).
+    """
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, (str, bytes)):
+                return f"{path}: {key!r} is a key and no text"
+            if (problem := free_form_problem(item, f"{path}.{key!s}", nulls=nulls)) is not None:
+                return problem
+    elif isinstance(value, list):
+        for at, item in enumerate(value):
+            if (problem := free_form_problem(item, f"{path}[{at}]", nulls=nulls)) is not None:
+                return problem
+    elif value is None and not nulls:
+        return f"{path} is null: leave it out"
+    elif value is not None and not isinstance(value, (str, bytes, int, float)):
+        return f"{path} is neither text nor number, list nor map"
+    return None
+
+
 def check_service(service: NodeService) -> list[str]:
     """Every rule about proxies and gateways that the definition breaks."""
     proxy, kind = service.proxy, service.kind
     wrong: list[str] = []
+    maps = {"Proxy.Config": proxy.config} | {
+        f"Proxy.Upstreams[{at}].Config": one.config for at, one in enumerate(proxy.upstreams or ())
+    }
+    wrong += [p for path, of in maps.items() if (p := free_form_problem(of, path)) is not None]
     if kind == CONNECT_PROXY:
         if not proxy.destination_service_name.strip():
             wrong.append(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -147,6 +148,10 @@ def test_weights_are_those_of_a_float32() -> None:
          "protocol must be 'tcp', 'http', 'http2', or 'grpc'. 'udp' is an unsupported protocol"),
         (EXIT | {"Services": [{"Name": "a"}, {"Name": "a"}]},
          'Service "a" was specified more than once within a namespace'),
+        (PROXY | {"Config": {"a": [{"b": None}]}}, "Config.a[0].b is null: leave it out"),
+        (PROXY | {"Config": {"a": {1: 2}}}, "Config.a: 1 is a key and no text"),
+        (PROXY | {"Config": {"a": [datetime(2020, 1, 1, tzinfo=UTC)]}},
+         "Config.a[0] is neither text nor number, list nor map"),
         (SERVICE | {"Meta": {"k" * 129: ""}},
          f'1 error occurred:\n\t* Meta key "{"k" * 129}" exceeds maximum length 128\n\n'),
     ],

@@ -1,13 +1,22 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgpack
 import pytest
 
 from proconsul.domain.base import NIL, bytes_of, decode, encode, is_nil, raw_bytes, wire_name
-from proconsul.domain.catalog import HealthCheckDefinition, NodeService, RegisterRequest
+from proconsul.domain.catalog import (
+    ConnectProxyConfig,
+    HealthCheckDefinition,
+    NodeService,
+    RegisterRequest,
+    Upstream,
+)
 from proconsul.domain.go_json import free_form, number, to_json
 from proconsul.domain.kv import DirEntry, KVSRequest
 from proconsul.domain.session import Session
+from proconsul.domain.validate import check_service
 from proconsul.util.errors import WireError
 
 
@@ -57,6 +66,15 @@ def test_numbers_that_go_cannot_hold_are_refused(
     with pytest.raises(WireError):
         decode(body, type_)
     assert decode(msgpack.packb({name: key, field: 7}, use_bin_type=False), type_)
+
+
+def test_free_form_data_that_go_cannot_read_is_refused() -> None:
+    def problems(config: dict[str, Any]) -> list[str]:
+        upstream = Upstream(destination_name="a", config=config)
+        return check_service(NodeService(proxy=ConnectProxyConfig(upstreams=[upstream])))
+
+    assert problems({"a": [None, {"b": 1.5}], "c": "x"}) == []
+    assert problems({"a": [{2: "x"}]}) == ["Proxy.Upstreams[0].Config.a[0]: 2 is a key and no text"]
 
 
 def test_text_that_is_not_utf8_survives() -> None:
