@@ -11,6 +11,7 @@ from proconsul.domain.options import QueryMeta, QueryOptions, WriteRequest
 from proconsul.domain.session import Session
 
 TXN_OPS_MAX = 64
+_KV_WRITES = frozenset({"set", "delete", "delete-cas", "delete-tree", "cas", "lock", "unlock"})
 
 
 class TxnKVOp(GoStruct, frozen=True, gc=False):
@@ -47,6 +48,17 @@ class TxnOp(GoStruct, frozen=True, gc=False):
     service: TxnServiceOp | None = None
     check: TxnCheckOp | None = None
     session: TxnSessionOp | None = None
+
+
+def writes(op: TxnOp) -> bool:
+    """Whether it changes anything, so that a Raft entry is needed.
+
+    Not so an unknown verb on keys, which is refused where it is read, as in Consul.
+    """
+    if op.kv is not None:
+        return op.kv.verb in _KV_WRITES
+    part = op.node or op.service or op.check
+    return part is None or part.verb != "get"
 
 
 class TxnRequest(WriteRequest, frozen=True, gc=False):

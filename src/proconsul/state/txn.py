@@ -26,8 +26,6 @@ from proconsul.state import catalog, kv, opaque, sessions
 from proconsul.state.errors import StateError
 from proconsul.state.tables import Transaction
 
-_READS = frozenset({"get", "get-tree", "check-session", "check-index", "check-not-exists"})
-
 
 def apply(tx: Transaction, ops: list[TxnOp]) -> tuple[list[TxnResult], list[TxnError]]:
     """Apply to `tx`, which the caller must roll back if there are errors."""
@@ -39,14 +37,6 @@ def apply(tx: Transaction, ops: list[TxnOp]) -> tuple[list[TxnResult], list[TxnE
         except StateError as error:
             errors.append(TxnError(at, str(error)))
     return ([], errors) if errors else (results, [])
-
-
-def is_read_only(ops: list[TxnOp]) -> bool:
-    """Whether no operation writes, so that no Raft entry is needed."""
-    return all(
-        part is not None and part.verb in _READS
-        for part in (op.kv or op.node or op.service or op.check for op in ops)
-    )
 
 
 def _dispatch(tx: Transaction, op: TxnOp) -> list[TxnResult]:

@@ -25,6 +25,7 @@ from proconsul.domain.txn import (
     TxnResponse,
     TxnResult,
     TxnServiceOp,
+    writes,
 )
 from proconsul.drivers.http import Response
 from proconsul.interfaces.http import views
@@ -36,7 +37,6 @@ from proconsul.interfaces.http.query import Ask
 from proconsul.util import gobase64
 from proconsul.util.goquote import go_quote
 
-_KV_WRITES = frozenset({"set", "delete", "delete-cas", "delete-tree", "cas", "lock", "unlock"})
 _LIMIT_HELP = "See https://www.consul.io/docs/agent/options.html#txn_max_req_len."
 
 
@@ -79,8 +79,8 @@ class ApiTxnOp(GoStruct, frozen=True, gc=False):
 
 async def txn(api: HttpApi, ask: Ask) -> Response:
     """PUT /v1/txn"""
-    ops, writes = _operations(api, ask)
-    if writes:
+    ops, writing = _operations(api, ask)
+    if writing:
         request = TxnRequest(
             datacenter=ask.first("dc") or api.config.datacenter, ops=ops, token=api.token(ask)
         )
@@ -124,19 +124,12 @@ def _operations(api: HttpApi, ask: Ask) -> tuple[list[TxnOp] | None, int]:
         ops = [op for one in decoded if (op := _operation(api, one)) is not None]
     except GoDecodeError as error:
         raise bad_request(f"Failed to parse body: {error}") from None
-    return ops or None, sum(map(_writes, ops))
+    return ops or None, sum(map(writes, ops))
 
 
 def _kind(value: object) -> str:
     kinds = {dict: "object", str: "string", bool: "bool", int: "number", float: "number"}
     return kinds.get(type(value), "value")
-
-
-def _writes(op: TxnOp) -> bool:
-    if op.kv is not None:
-        return op.kv.verb in _KV_WRITES
-    part = op.node or op.service or op.check
-    return part is not None and part.verb != "get"
 
 
 def _operation(api: HttpApi, given: ApiTxnOp) -> TxnOp | None:

@@ -22,12 +22,12 @@ from proconsul.domain.txn import (
     TxnRequest,
     TxnResponse,
     TxnResult,
+    writes,
 )
 from proconsul.rpc.endpoints.base import EndpointServer, RequestError, meta
 from proconsul.rpc.endpoints.catalog import check_node, prepared_service
 from proconsul.rpc.methods import METHODS
 from proconsul.rpc.table import Call, Endpoint, Requires
-from proconsul.state.txn import is_read_only
 from proconsul.util.goquote import go_quote
 
 _GET = "get"
@@ -99,7 +99,7 @@ class Txn:
             await self._server.consistent_read()
         head = meta(self._server, 0)
         ops, errors = self._prepared(ops, call.authorizer)
-        errors += [TxnError(at, _WRITES) for at, op in enumerate(ops) if not is_read_only([op])]
+        errors += [TxnError(at, _WRITES) for at, op in enumerate(ops) if writes(op)]
         if errors:
             return TxnReadResponse(errors=errors, **head)
         results, errors = self._server.store.read_transaction(ops)
