@@ -154,6 +154,31 @@ def test_hosts_of_the_engine() -> None:
     assert (status, "create exec failed for container c" in output) == (c.CRITICAL, True)
 
 
+def test_an_engine_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the check would stay passing for as long."""
+    socket = f"/tmp/proconsul-docker-hangs-{os.getpid()}.sock"
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    spec = CheckSpec("d", script_args=("x",), docker_container_id="c", timeout_s=0.05)
+    given_up = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.transport.abort()
+        given_up.set()
+
+    async def probe() -> tuple[str, str]:
+        async with await asyncio.start_unix_server(hang, socket):
+            found = await Probes().probe(spec)
+            await given_up.wait()
+            await asyncio.sleep(0)
+            return found
+
+    try:
+        assert asyncio.run(probe()) == (c.CRITICAL, "Timed out (50ms) running check")
+    finally:
+        Path(socket).unlink(missing_ok=True)
+
+
 # --- aliases
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 from collections.abc import Awaitable, Callable
@@ -11,6 +12,7 @@ from proconsul.domain.catalog import CRITICAL, PASSING, WARNING
 from proconsul.drivers.check_scripts import ScriptResult, run_script
 from proconsul.drivers.docker_exec import DEFAULT_HOST, parse_host, run_in_container
 from proconsul.drivers.probes import ProbeError, http_probe, tcp_probe
+from proconsul.util.goduration import format_duration
 
 TIMEOUT_S = 10.0
 SCRIPT_TIMEOUT_S = 30.0
@@ -117,13 +119,23 @@ class Probes:
     @staticmethod
     async def _script(spec: CheckSpec) -> tuple[str, str]:
         if spec.docker_container_id:
-            host = parse_host(os.environ.get("DOCKER_HOST") or DEFAULT_HOST)
-            result: ScriptResult = await run_in_container(
-                host, spec.docker_container_id, spec.script_args, spec.output_max
-            )
+            result = await _in_container(spec)
         else:
             result = await run_script(
                 spec.script_args, spec.timeout_s or SCRIPT_TIMEOUT_S, spec.output_max
             )
         status = {0: PASSING, 1: WARNING}.get(result.status, CRITICAL)
         return status, result.output
+
+
+async def _in_container(spec: CheckSpec) -> ScriptResult:
+    """An engine that hangs must not leave the check as it was: Consul waits for it for ever."""
+    host = parse_host(os.environ.get("DOCKER_HOST") or DEFAULT_HOST)
+    timeout_s = spec.timeout_s or SCRIPT_TIMEOUT_S
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await run_in_container(
+                host, spec.docker_container_id, spec.script_args, spec.output_max
+            )
+    except TimeoutError:
+        raise ProbeError(f"Timed out ({format_duration(timeout_s)}) running check") from None
