@@ -25,7 +25,8 @@ unit: setup
 	$(BIN)/python -m pytest -n $(PYTEST_JOBS) -q --ignore=tests/interop --ignore=tests/e2e $(ARGS)
 
 interop: setup peers
-	scripts/test-with-peers -n $(PYTEST_JOBS) --dist loadfile -p no:randomly tests/interop $(ARGS)
+	scripts/test-with-peers -n $(PYTEST_JOBS) --dist loadfile --no-loadscope-reorder -p no:randomly \
+	  tests/interop $(ARGS)
 
 # What needs the network namespaces and the cores for itself runs alone, afterwards
 e2e: setup peers

@@ -34,6 +34,9 @@ needs_consul = [
     pytest.mark.skipif(not CONSUL.exists(), reason=f"no consul at {CONSUL}"),
     pytest.mark.skipif(sys.platform != "linux", reason="uses 127.0.0.0/8"),
 ]
+QUICK = {"raft_multiplier": 1, "leave_drain_time": "100ms"}
+DYING = {"gossip_lan": {"probe_interval": "500ms", "probe_timeout": "400ms", "suspicion_mult": 3}}
+"""How soon members that die are found dead: after 2 s, not 5; for tests that wait for that."""
 _numbers = count(os.getpid() * 131)
 
 
@@ -82,7 +85,7 @@ class AgentProcess:
             "client_addr": self.address,
             "log_level": "debug",
             "ports": {"dns": -1},
-            "performance": {"raft_multiplier": 1},
+            "performance": QUICK,
             **config,
         }
         self._process: subprocess.Popen[bytes] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agent_support import OURS, THEIRS, AgentProcess, Agents, until
+from agent_support import OURS, QUICK, THEIRS, AgentProcess, Agents, until
 
 Letters = dict[str, tuple[str, ...]]
 PROGRAMS: Letters = {"o": OURS, "t": THEIRS}
@@ -27,7 +27,9 @@ class Cluster:
                 PROGRAMS[letter], f"s{i}", server=True, bootstrap_expect=len(mixture),
                 connect={"enabled": True}, retry_interval="1s",
                 # The impatient are the first to lead: the kind that the mixture has most of.
-                performance={"raft_multiplier": 1 if letter == mixture[1] else patience}, **config,
+                performance={
+                    **QUICK, "raft_multiplier": 1 if letter == mixture[1] else patience,
+                }, **config,
             )
             for i, letter in enumerate(mixture)
         ]  # fmt: skip

@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_support import OURS, THEIRS, AgentProcess, Agents, needs_consul, ready, until
+from agent_support import (
+    DYING,
+    OURS,
+    THEIRS,
+    AgentProcess,
+    Agents,
+    needs_consul,
+    ready,
+    until,
+)
 
 pytestmark = needs_consul
 
@@ -71,7 +80,7 @@ def pair(
     path = tmp_path_factory.mktemp("pair")
     first, second = (OURS, THEIRS) if request.param.startswith("ours") else (THEIRS, OURS)
     agents = Agents(path)
-    common: dict[str, Any] = {"connect": {"enabled": True}}
+    common: dict[str, Any] = {"connect": {"enabled": True}, **DYING}
     server_tls, client_tls = {}, {}
     if request.param.endswith("tls"):
         common |= tls_files(path / "tls")
@@ -248,9 +257,11 @@ def test_the_catalog_is_corrected(pair: Pair) -> None:
     # A leader that finds a node in its catalog before it hears from it forgets it.
     forgotten = after["Node"]["CreateIndex"] != before["Node"]["CreateIndex"]
     assert forgotten or after["Services"] == before["Services"]
-    for name in ("kept", "gateway-dc1"):
-        sent = client.log().count(f"Synced service: service={name}\n")
-        assert sent == 1 + forgotten
+    names = ("kept", "gateway-dc1")
+    sent = {client.log().count(f"Synced service: service={name}\n") for name in names}
+    # A real leader answers before it has replayed its log: who asks just then sends all again.
+    assert sent == {1 + forgotten} or (sent == {2} and not server.ours)
+    for name in names:
         client.put(f"/v1/agent/service/deregister/{name}")
     # Real clients repeat a call that a restarted server lost after 15 s, and up to as long again.
     # Other tests of the pair may have left services of their own.

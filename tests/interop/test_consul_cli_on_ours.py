@@ -6,7 +6,17 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from agent_support import OURS, THEIRS, AgentProcess, Agents, both_alone, needs_consul, ready, until
+from agent_support import (
+    DYING,
+    OURS,
+    THEIRS,
+    AgentProcess,
+    Agents,
+    both_alone,
+    needs_consul,
+    ready,
+    until,
+)
 
 pytestmark = needs_consul
 
@@ -57,8 +67,8 @@ def test_info_has_the_same_sections(both: tuple[AgentProcess, AgentProcess]) -> 
 def test_join_and_leave(tmp_path_factory: pytest.TempPathFactory) -> None:
     agents = Agents(tmp_path_factory.mktemp("join"))
     try:
-        server = ready(agents.server(OURS, "srv"))
-        client = agents.make(OURS, "cli").start()
+        server = ready(agents.server(OURS, "srv", **DYING))
+        client = agents.make(OURS, "cli", **DYING).start()
         until(lambda: client.get("/v1/agent/self"))
         assert client.cli(THEIRS, "join", server.address) == (
             0, "Successfully joined cluster by contacting 1 nodes.\n", "",

@@ -10,7 +10,7 @@ import base64
 from pathlib import Path
 
 import pytest
-from agent_support import OURS, THEIRS, AgentProcess, Agents, needs_consul, until
+from agent_support import DYING, OURS, THEIRS, AgentProcess, Agents, needs_consul, until
 from quorum_support import Cluster, voters, write_by_its_own, write_something
 
 from proconsul.testing.certs import TestAuthority
@@ -27,7 +27,7 @@ def _secured(path: Path) -> dict[str, object]:
         "verify_incoming": True, "verify_outgoing": True, "verify_server_hostname": True,
         "encrypt": base64.b64encode(bytes(range(32))).decode(),
         # Real leaders look every 10 s whom to promote.
-        "autopilot": {"server_stabilization_time": "500ms"},
+        "autopilot": {"server_stabilization_time": "500ms"}, **DYING,
     }  # fmt: skip
 
 
