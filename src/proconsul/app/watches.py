@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -131,7 +132,8 @@ class Watches:
         for task in self._running:
             task.cancel()
         self._running = [
-            self._scope.spawn(f"watch-{plan.watch.type}", self._follow(plan)) for plan in plans
+            self._scope.supervise(f"watch-{plan.watch.type}", partial(self._follow, plan))
+            for plan in plans
         ]
 
     async def _follow(self, plan: Plan) -> None:
@@ -221,7 +223,7 @@ async def _tell_url(handler: HttpHandler, body: bytes, index: int) -> None:
             timeout_s=handler.timeout_s,
             output_max=OUTPUT_BYTES,
         )
-    except ProbeError as error:
+    except (ProbeError, ValueError, OverflowError) as error:  # no URL, a port above 65535
         log.error("Failed to invoke http watch handler: watch=%s error=%s", handler.path, error)
         return
     if not 200 <= answer.status <= 299:

@@ -110,6 +110,25 @@ def test_the_agent_is_asked_within_the_process(tmp_path: Path) -> None:
     assert (values, lines[1::2]) == ([b"one", b"two"], ["1", "2"])
 
 
+@pytest.mark.parametrize("url", ["http://[::1:1/", "http://127.0.0.1:99999/", "nonsense"])
+def test_a_url_that_is_none_does_not_end_the_watch(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = build_api(Agent(), HttpApiConfig("dc1", "n1"))  # type: ignore[arg-type]
+    plan = parsed(handler_type="http", http_handler_config={"path": url}, token="t")
+
+    async def watch() -> None:
+        async with TaskScope("test") as scope:
+            Watches(api, scope).run([plan])
+            async with asyncio.timeout(20):
+                while len(caplog.records) < 2:  # noqa: ASYNC110 - one for each change
+                    await asyncio.sleep(0.01)
+            assert scope.restarts.total() == 0
+
+    asyncio.run(watch())
+    assert all("Failed to invoke http watch handler" in text for text in caplog.messages)
+
+
 def test_they_need_http() -> None:
     with pytest.raises(WatchError, match="watch plans require an HTTP or HTTPS endpoint"):
         parse_plans([{**KEY, "args": ["a"]}], has_http=False)
