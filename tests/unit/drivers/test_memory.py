@@ -52,8 +52,8 @@ def test_what_is_freed_below_something_in_use_is_given_back() -> None:
     library = ctypes.CDLL(None)
     library.malloc.restype = ctypes.c_void_p
     library.malloc.argtypes, library.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
-    trimmer = Trimmer(heap)
     blocks = [library.malloc(64 * 1024) for _ in range(1000)]
+    trimmer = Trimmer(heap)  # now, as what other tests left free may be in use again
     for block in blocks:
         ctypes.memset(block, 1, 64 * 1024)
     full = resident_bytes()
