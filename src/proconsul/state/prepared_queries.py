@@ -90,7 +90,8 @@ class PreparedQueries:
         if found is None:
             return None
         if isinstance(found.template, DomainError):
-            raise found.template
+            # It is kept: without this it would hold on to the frames of each time it was raised
+            raise found.template.with_traceback(None)
         if found.template is None:
             return found.query
         return found.template.render(id_or_name, segment)

@@ -125,3 +125,14 @@ def test_what_only_consul_can_render_is_stored_and_fails_when_it_is_used() -> No
     assert queries.put(1, name="x", template=TEMPLATE, service=service) is None
     with pytest.raises(DomainError, match="not supported"):
         queries.service("x")
+
+
+def test_a_template_that_cannot_be_used_does_not_grow_with_its_use() -> None:
+    queries = Queries()
+    queries.put(1, name="t-", template=TEMPLATE, service=ServiceQuery(service="${1 + 1}"))
+    depths = set[int]()
+    for _ in range(5):
+        with pytest.raises(DomainError, match="not supported here") as caught:
+            queries.service("t-x")
+        depths.add(len(caught.traceback))
+    assert len(depths) == 1
