@@ -313,7 +313,7 @@ class _Process:
         )
         if graceful and self._signals == 1:
             log.info("Gracefully shutting down agent...")
-            self._agent.depart()
+            _ = self._agent.depart()
             asyncio.get_running_loop().call_later(LEAVE_S_MAX, self._leave_too_slow)
             return
         self._exit_status = 0 if self._signals == 1 else 1

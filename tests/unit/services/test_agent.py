@@ -243,9 +243,33 @@ def test_clients_register_through_servers_and_send_their_coordinates() -> None:
                 await second.federation_status("")
             report = await first.federation_status("")
             assert report
-            second.depart()
+            await second.depart()
             await second.stopped.wait()
             await until(lambda: server.store.catalog.node("c1").value is None)
+
+    _run(test)
+
+
+def test_a_leave_is_answered_when_it_is_done_and_asked_for_once() -> None:
+    async def test() -> None:
+        agent = _agent("c1", server=False)
+        calls = []
+        async with _running(agent):
+            done = asyncio.Event()
+
+            async def slow() -> None:
+                calls.append(1)
+                await done.wait()
+
+            agent.core.leave = slow  # type: ignore[method-assign]
+            asked = [asyncio.ensure_future(agent.leave("")) for _ in range(2)]
+            await until(lambda: calls)
+            assert not any(one.done() for one in asked)
+            assert not agent.stopped.is_set()
+            done.set()
+            await asyncio.gather(*asked)
+            await agent.stopped.wait()
+        assert calls == [1]
 
     _run(test)
 

@@ -81,6 +81,7 @@ class Agent:
         self._rng = random.SystemRandom()
         self._scope = TaskScope("agent")
         self._synchronising: asyncio.Task[None] | None = None
+        self._departing: asyncio.Task[None] | None = None
         self.stopped = asyncio.Event()
         """Set once the agent was told to leave: the process ends."""
         identity = settings.identity
@@ -180,11 +181,17 @@ class Agent:
     async def leave(self, token: str) -> None:
         """See `AgentPort.leave`."""
         await self.access.require_agent_write(token)
-        self.depart()
+        # Whoever asked may wait for the end of it, as with Consul, or go away.
+        await asyncio.shield(self.depart())
 
-    def depart(self) -> None:
-        """Leave gracefully; sets `stopped` when done. Returns at once."""
-        _ = self._scope.spawn("leave", self._leave())
+    def depart(self) -> asyncio.Task[None]:
+        """Leave gracefully, in a task; sets `stopped` when done."""
+        if self._departing is None:
+            loop = asyncio.get_running_loop()
+            self._departing = self._scope.spawn("leave", self._leave())
+            # After those who wait for the task have been called, so that they get their answer.
+            self._departing.add_done_callback(lambda _: loop.call_soon(self.stopped.set))
+        return self._departing
 
     async def _leave(self) -> None:
         if self._synchronising is not None:
@@ -194,8 +201,6 @@ class Agent:
             await self.core.leave()
         except (ProconsulError, TimeoutError) as error:
             log.error("error during leave: %s", error)
-        finally:
-            self.stopped.set()
 
     async def aclose(self) -> None:
         """Stop everything."""
