@@ -133,7 +133,7 @@ class Replicator:
     async def run(self) -> None:
         """Replicate until cancelled; a new term starts with a full comparison."""
         backoff = Backoff(self._hurry)
-        self.status = ReplicationStatus(running=True)
+        status = self.status = ReplicationStatus(running=True)
         try:
             while True:
                 await self._limiter.wait()
@@ -145,7 +145,7 @@ class Replicator:
                 else:
                     backoff.reset()
         finally:
-            self.status.running = False
+            status.running = False  # not that of the next term, which may have begun
 
     async def _round(self, replica: Replica[Rows]) -> None:
         status = self.status

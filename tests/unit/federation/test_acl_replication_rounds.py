@@ -220,3 +220,22 @@ def test_a_role_takes_the_name_of_another() -> None:
             assert [row.name for row in server.acl_rows.roles().value] == [r.name for r in rows]
 
     asyncio.run(test())
+
+
+def test_the_end_of_a_term_does_not_stop_the_next_one() -> None:
+    async def test() -> None:
+        server = Secondary()
+        replication = acl.AclReplication(server, Metrics(), lambda: 1.0, tokens=False)
+        loop = replication.loops["policy"]
+        old = asyncio.ensure_future(loop.run())
+        await asyncio.sleep(0)
+        new = asyncio.ensure_future(loop.run())
+        await asyncio.sleep(0)
+        old.cancel()
+        await asyncio.wait([old])
+        assert replication.status().running
+        new.cancel()
+        await asyncio.wait([new])
+        assert not replication.status().running
+
+    asyncio.run(test())
