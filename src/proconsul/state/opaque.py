@@ -227,6 +227,8 @@ def _apply_config_entry(tx: Transaction, body: bytes) -> bool | None:
     elif op != b"upsert":
         raise StateError(f"invalid config entry operation type: {msgpack.as_text(op)}")
     config_graph.check(tx, key, row)
+    if not key[1]:
+        raise StateError("failed inserting config entry: object missing primary index")
     if row.get(b"Kind") in gateways.KINDS:
         gateways.entry_written(tx, existing, row, tx.index)
     created = existing.get(b"CreateIndex", 0) if existing else tx.index

@@ -143,3 +143,12 @@ def test_entries_as_the_log_has_them_are_refused_as_a_whole() -> None:
     assert "does not match" in str(w.entry(EDGE | {"Listeners": wrong}))
     assert w.behind("edge") == before
     assert encode(ConfigEntryRequest("upsert", "dc1", normalize(from_map(EDGE))))
+
+
+def test_an_entry_without_a_name_is_refused_as_by_memdb() -> None:
+    """Real servers of the same quorum do not have it either."""
+    w = World()
+    refused = w.entry({**EDGE, "Name": ""})
+    assert str(refused) == "failed inserting config entry: object missing primary index"
+    assert not w.fsm.store.mesh.config_entries("ingress-gateway").value
+    assert not w.behind("")
