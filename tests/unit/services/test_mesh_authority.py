@@ -20,7 +20,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec.structs import replace
 
-from proconsul.core.raft.types import LeadershipLost
 from proconsul.domain import connect as ca
 from proconsul.domain.ca_config import AuthorityConfig
 from proconsul.domain.messages import MessageType
@@ -300,71 +299,5 @@ def test_settings_that_somebody_else_has_changed() -> None:
         assert primary.ca.provider().config.leaf_ttl_ns == 24 * HOUR_NS
         await asyncio.gather(primary.rotate(), primary.rotate())
         assert len(primary.root_ids) == 3, "one after the other"
-
-    run(test())
-
-
-@pytest.mark.parametrize("gone", [asyncio.CancelledError, TimeoutError, LeadershipLost])
-def test_whoever_does_not_wait_for_a_rotation_takes_no_key_along(
-    gone: type[BaseException],
-) -> None:
-    """The command with the new root is in the log by then, and applied later."""
-
-    async def test() -> None:
-        primary = await made_primary()
-        apply, pending = primary.apply, list[tuple[MessageType, Any]]()
-
-        async def left(type_: MessageType, request: Any, *, may_ignore: bool = False) -> Any:
-            if request.op == ca.CA_SET_ROOTS_AND_CONFIG or pending:
-                pending.append((type_, request))
-                if len(pending) == 1:
-                    raise gone
-                return True
-            return await apply(type_, request, may_ignore=may_ignore)
-
-        primary.apply = left  # type: ignore[method-assign]
-        with pytest.raises(gone):
-            await primary.rotate()
-        primary.apply = apply  # type: ignore[method-assign]
-        for type_, request in pending:
-            await apply(type_, request)
-        assert len(primary.root_ids) == 2
-        leaf, key = await primary.leaf()
-        assert accepted(leaf, key, primary.ca.active_root().root_cert)
-        await primary.ca.initialize_primary()
-
-    run(test())
-
-
-def test_roots_that_came_though_their_settings_were_refused_keep_their_key() -> None:
-    async def test() -> None:
-        primary = await made_primary()
-        apply = primary.apply
-
-        async def refuses(type_: MessageType, request: Any, *, may_ignore: bool = False) -> Any:
-            if request.op == ca.CA_SET_ROOTS_AND_CONFIG:
-                request = replace(request, config=replace(request.config, modify_index=99))
-            return await apply(type_, request, may_ignore=may_ignore)
-
-        primary.apply = refuses  # type: ignore[method-assign]
-        with pytest.raises(ProconsulError, match="could not atomically update"):
-            await primary.rotate()
-        active = primary.ca.active_root()
-        assert primary.store.connect.signing_state(active) is not None
-
-    run(test())
-
-
-def test_a_root_that_was_in_force_before_comes_back_once() -> None:
-    async def test() -> None:
-        primary = await made_primary()
-        first, key = primary.ca.active_root().id, key_pem_of(generate())
-        before = primary.ca.provider().state
-        assert before is not None
-        await primary.rotate(PrivateKey=key)
-        await primary.ca.provider().save(before)  # as if killed before it was deleted
-        await primary.rotate(LeafCertTTL="24h")
-        assert primary.ca.active_root().id == first
-        assert len(primary.root_ids) == 2
 
     run(test())
