@@ -7,7 +7,7 @@ file; durations become seconds (float).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from proconsul.config.errors import SettingError
@@ -19,27 +19,60 @@ Tree = dict[str, Any]
 
 def decode(raw: Mapping[str, Any], schema: Mapping[str, Spec], source: str) -> Tree:
     """Check and normalize one source. Raises SettingError that names the dotted key."""
+    found = list(_unknown_keys(raw, schema, ""))
+    if found:
+        (path, name, section), *others = found
+        raise _unknown(path, name, section, source, [path for path, _, _ in others])
     return _section(raw, schema, source, "")
+
+
+def _unknown_keys(
+    raw: Any, schema: Mapping[str, Any], path: str
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Path, normalized name and section of each key that is not in the schema: all at once, so that
+    who comes with a file of another version need not find them one by one."""
+    if isinstance(raw, list) and len(raw) == 1:
+        raw = raw[0]
+    if not isinstance(raw, Mapping):
+        return  # refused with its type later
+    for key, value in raw.items():
+        name = _normalized(key, schema)
+        spec = schema.get(name)
+        if spec is None:
+            yield path + key, name, schema
+        elif isinstance(spec, ListOf):
+            for i, item in enumerate(value if isinstance(value, list) else [value]):
+                yield from _unknown_keys(item, spec.section, f"{path}{name}[{i}].")
+        elif isinstance(spec, MapOf):
+            for each, item in value.items() if isinstance(value, Mapping) else ():
+                yield from _unknown_keys(item, spec.section, f"{path}{name}.{each}.")
+        elif not isinstance(spec, Kind):
+            yield from _unknown_keys(value, spec, f"{path}{name}.")
+
+
+def _normalized(key: str, schema: Mapping[str, Any]) -> str:
+    name = key if key in schema else key.lower()
+    return CHECK_ALIASES.get(name, name) if schema is CHECK else name
 
 
 def _section(raw: Mapping[str, Any], schema: Mapping[str, Any], source: str, path: str) -> Tree:
     out: Tree = {}
     for key, value in raw.items():
-        name = key if key in schema else key.lower()
-        if schema is CHECK:
-            name = CHECK_ALIASES.get(name, name)
-        if name not in schema:
-            raise _unknown(path + key, name, schema, source)
+        name = _normalized(key, schema)
         if value is None:
             continue
         out[name] = _value(value, schema[name], source, path + name)
     return out
 
 
-def _unknown(path: str, name: str, schema: Mapping[str, Any], source: str) -> SettingError:
+def _unknown(
+    path: str, name: str, schema: Mapping[str, Any], source: str, others: list[str]
+) -> SettingError:
     close = difflib.get_close_matches(name, schema, n=1, cutoff=0.75)
     parent = path[: len(path) - len(path.rpartition(".")[2])]
     remedy = f"Did you mean {parent + close[0]!r}?" if close else "Remove it"
+    if others:
+        remedy += f". Invalid too: {', '.join(others)}"
     return SettingError(f"invalid config key {path}", key=path, source=source, remedy=remedy)
 
 

@@ -407,11 +407,15 @@ def validate(config: AgentConfig, merged: Merged, warnings: list[str]) -> None:
 
 def check_supported(merged: Merged, warnings: list[str]) -> None:
     """Raise SettingError for a key of Consul's that would promise what is not done yet."""
-    for key, remedy in UNSUPPORTED.items():
-        if merged.get(key):
-            raise SettingError(
-                f"{key} is not supported yet", key=key, source=merged.origin(key), remedy=remedy
-            )
+    given = [key for key in UNSUPPORTED if merged.get(key)]
+    if given:
+        key, *others = given
+        remedy = UNSUPPORTED[key]
+        if others:
+            remedy += f". Not supported either: {', '.join(others)}"
+        raise SettingError(
+            f"{key} is not supported yet", key=key, source=merged.origin(key), remedy=remedy
+        )
     for key, new in DEPRECATED.items():
         if merged.origin(key):
             hint = f"Use the '{new}' field instead." if new else "It should be removed."

@@ -124,6 +124,16 @@ def test_secrets_stay_out_of_repr() -> None:
     assert "s3cret" not in repr(config)
 
 
+def test_all_invalid_keys_are_named_at_once() -> None:
+    with pytest.raises(SettingError) as caught:
+        hcl(
+            'a = 1 acl { tokens { mastr = "x" } } service { name = "s" check { tll = "1s" } } b = 2'
+        )
+    assert "Invalid too: acl.tokens.mastr, service[0].check.tll, b" in str(caught.value)
+    with pytest.raises(SettingError, match="Not supported either: "):
+        hcl('ui = true autopilot { redundancy_zone_tag = "az" }')
+
+
 REFUSED = [
     ('foo = "x"', "invalid config key foo", "foo"),
     ("connect { enabld = true }", "Did you mean 'connect.enabled'?", "connect.enabld"),
