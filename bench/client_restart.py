@@ -3,10 +3,10 @@
     .venv/bin/python -m bench.client_restart [-rounds 10] [-servers ours|consul] [-join]
 
 The client is ended by SIGTERM (without leaving) and started again on its data directory. Timed from
-exec: until HTTP answers a small read (the services) through a server, until DNS answers for a service, and the
-CPU time the agent had used by then. Refusals between (500, SERVFAIL) are counted: applications see
-them. The two take turns; figures are medians. `-join` leaves the agents `retry_join` only: their
-gossip snapshot is deleted before each start.
+exec: until HTTP answers a small read (the services) through a server, until DNS answers for a
+service, and the CPU time the agent had used by then. Refusals between (500, SERVFAIL) are counted:
+applications see them. The two take turns; figures are medians. `-join` leaves the agents
+`retry_join` only: their gossip snapshot is deleted before each start.
 """
 
 from __future__ import annotations
