@@ -174,7 +174,7 @@ class CertificateAuthority:
             # the key is kept for the root that they may bring. So is that of a root which is there
             # already, since roots are written before settings that do not fit are refused.
             if is_new and new.root_pem and not self._in_use(new.root_pem):
-                await new.forget()
+                await new.forget()  # noqa: ASYNC120 - cancelled, nobody needs the reason
             raise
         log.info("CA rotated to new root under provider: provider=%s", config.provider)
 
