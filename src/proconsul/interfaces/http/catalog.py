@@ -161,9 +161,7 @@ def gateway_services(api: HttpApi, ask: Ask) -> Answer:
     request = ServiceSpecificRequest(service_name=ask.rest, **options)
 
     def render(out: IndexedGatewayServices) -> Response:
-        return api.shared(
-            ask, out, out.services, views.gateway_services, api.meta(out, request)
-        )
+        return api.shared(ask, out, out.services, views.gateway_services, api.meta(out, request))
 
     return api.query("Catalog.GatewayServices", request, render)
 
