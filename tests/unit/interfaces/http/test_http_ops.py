@@ -238,6 +238,7 @@ def test_the_log_is_followed_at_a_level_of_its_own() -> None:
         await answer.stream.aclose()  # type: ignore[attr-defined]
 
     level = logging.getLogger("proconsul").level
+    logging.getLogger("proconsul").setLevel(logging.INFO)
     try:
         asyncio.run(scenario())
         assert not log.isEnabledFor(logging.DEBUG)
