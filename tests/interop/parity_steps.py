@@ -68,6 +68,7 @@ TXN = [
     put("txn", [{"KV": {"Verb": "check-not-exists", "Key": "t"}}]),
     put("txn", [{"KV": {"Verb": "check-index", "Key": "t", "Index": 1}}, {"KV": {"Verb": "get", "Key": "nothing"}}]),
     put("txn", [{"KV": {"Verb": "nonsense", "Key": "t"}}]), put("txn", [{"KV": {"Verb": "set", "Key": "t", "Value": "?"}}]),
+    put("txn", [{"KV": {"Verb": "set", "Key": "t0", "Value": ""}}]), *get("kv/t0"),
     put("txn", [{}]), put("txn", []), put("txn", [{"KV": {"Verb": "get", "Key": "t"}}] * 129),
     put("txn", [{"Node": {"Verb": "get", "Node": {"Node": "tn"}}}, {"Service": {"Verb": "get", "Node": "tn", "Service": {"ID": "s"}}},
                 {"Check": {"Verb": "get", "Check": {"Node": "tn", "CheckID": "c"}}}]),

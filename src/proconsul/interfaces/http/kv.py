@@ -8,7 +8,6 @@ from urllib.parse import quote_plus
 
 import msgspec
 
-from proconsul.domain.base import is_nil
 from proconsul.domain.go_json import to_json
 from proconsul.domain.kv import (
     KV_CAS,
@@ -63,7 +62,7 @@ def entries_view(entries: Iterable[DirEntry]) -> list[_Entry | _LockedEntry]:
     """What JSON shows of entries."""
     shown: list[_Entry | _LockedEntry] = []
     for one in entries:
-        value = None if is_nil(one.raw_value) else one.value
+        value = one.value or None  # Go's codec reads empty bytes as nil, and JSON shows that
         if one.session:
             shown.append(
                 _LockedEntry(
