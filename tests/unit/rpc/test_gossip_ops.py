@@ -19,12 +19,14 @@ from proconsul.domain.acl import AllowAll, Authorizer
 from proconsul.domain.base import raw_bytes
 from proconsul.domain.errors import DomainError, PermissionDeniedError
 from proconsul.domain.messages import MessageType
+from proconsul.rpc.dialer import Hop, HopError
 from proconsul.rpc.endpoints import ops as endpoints
 from proconsul.rpc.endpoints import txn as txn_endpoints
 from proconsul.rpc.endpoints.base import RequestError
 from proconsul.rpc.endpoints.internal import COORDINATE_BATCH, COORDINATE_BATCHES_MAX
+from proconsul.rpc.methods import METHODS
+from proconsul.rpc.outcome import may_repeat
 from proconsul.rpc.table import Call, EndpointTable
-from proconsul.util.errors import ProconsulError
 
 
 class Gossip:
@@ -45,7 +47,7 @@ class Gossip:
     ) -> ops.KeyringResponses:
         assert request.forwarded
         if datacenter == self._broken:
-            raise ProconsulError("unreachable")
+            raise HopError(Hop.DIAL, datacenter, "unreachable")
         return ops.KeyringResponses(responses=[ops.KeyringResponse(datacenter=datacenter)])
 
     def remote_datacenters(self) -> list[str]:
@@ -77,9 +79,12 @@ def test_all_pools_of_all_datacenters_are_asked() -> None:
     assert keyring(Gossip(wan=False)) == here
 
 
-def test_a_datacenter_that_cannot_be_asked_fails_all() -> None:
-    with pytest.raises(ProconsulError, match="unreachable"):
+def test_a_datacenter_that_cannot_be_asked_fails_all_and_nothing_is_repeated() -> None:
+    with pytest.raises(RequestError, match="unreachable") as caught:
         keyring(Gossip(broken="dc3"))
+    method = METHODS["Internal.KeyringOperation"]
+    assert not may_repeat(method, caught.value)
+    assert may_repeat(method, HopError(Hop.DIAL, "dc3", "unreachable"))
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,8 @@ class Ops:
         rows: list[ops.KeyringResponse] = []
         for answer in answers:
             if isinstance(answer, BaseException):
-                raise answer
+                # Final: what failed there must not make the forwarder do all of it again.
+                raise RequestError(str(answer) or type(answer).__name__) from answer
             rows += answer.responses or ()
         return rows
 
