@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 HEALED_S = 30.0
 """What the federation may take to be whole again."""
+LEAVE_S = 30.0
+"""A leave is answered once it is done, the drain included."""
 RPC_PORT = 8300
 
 

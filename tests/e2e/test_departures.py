@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from e2e_support import (
     HEALED_S,
+    LEAVE_S,
     breaks_connections,
     command,
     counter,
@@ -151,7 +152,7 @@ def _dials(world: World, server: Host, gateway: Host) -> tuple[float, float]:
 
 
 def _gracefully(world: World, server: Host) -> None:
-    world.api(server).put("/v1/agent/leave")
+    world.api(server, LEAVE_S).put("/v1/agent/leave")
     assert world.agent(server).wait(20), "it did not end"
 
 

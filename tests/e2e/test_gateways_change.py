@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 from e2e_support import (
     HEALED_S,
+    LEAVE_S,
     envoy_endpoints,
     envoys_agree,
     federation_status,
@@ -140,7 +141,7 @@ def _replicates(world: World, servers: list[Host], lost: Host) -> None:
 
 def test_server_leaves_gracefully_and_rejoins(world: World) -> None:
     server = world.servers("dc2")[-1]
-    world.api(server).put("/v1/agent/leave")
+    world.api(server, LEAVE_S).put("/v1/agent/leave")
     assert world.agent(server).wait(20), "it did not end"
     world.hosts.remove(server)
     name = f"{server.name}.dc2"

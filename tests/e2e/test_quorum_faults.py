@@ -157,7 +157,7 @@ def test_a_leader_that_goes_costs_no_election(worlds: Worlds, how: str) -> None:
                 leader = await load.settled()
                 start = clock()
                 if how == "leave":
-                    await load.ask(leader, "PUT", "/v1/agent/leave")
+                    await load.ask(leader, "PUT", "/v1/agent/leave", timeout_s=30.0)
                 else:
                     world.agent(leader).signal(signal.SIGTERM)
                 await asyncio.sleep(GAP_S_MAX)

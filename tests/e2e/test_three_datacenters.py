@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from e2e_support import (
     HEALED_S,
+    LEAVE_S,
     apply_federation_state,
     envoys_agree,
     first_servers,
@@ -132,7 +133,7 @@ def test_a_server_that_appears_later_is_found(world: World) -> None:
     late = world.add_server("dc2")
     proven("a later server of dc2 is alive everywhere", proof.wan_alive, world)
     measured("two voters in dc2", lambda: _raft_peers(world, world.servers("dc2")[0], 2))
-    world.api(late).put("/v1/agent/leave")
+    world.api(late, LEAVE_S).put("/v1/agent/leave")
     assert world.agent(late).wait(20), "it did not end"
     world.hosts.remove(late)
 
