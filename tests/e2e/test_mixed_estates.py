@@ -139,14 +139,23 @@ def world(estates: Estates, request: pytest.FixtureRequest) -> World:
 
 def test_datacenters_and_members_agree(world: World) -> None:
     names = sorted(d.name for d in world.spec.datacenters)
-    for server in world.servers():
+
+    def agreed(server: Host) -> bool:
         found = world.api(server).get("/v1/catalog/datacenters")
-        assert sorted(found) == names
-        assert found[0] == server.datacenter.name, "the nearest one is its own"
-        tags = {m["Name"]: m["Tags"] for m in world.api(server).get("/v1/agent/members", wan=1)}
-        assert len(tags) == len(world.servers())
-        assert {t["acls"] for t in tags.values()} == {"1"}, "nobody in the mode of old"
-        assert {t["ft_fs"] for t in tags.values()} == {"1"}
+        members = world.api(server).get("/v1/agent/members", wan=1)
+        seen = (
+            sorted(found),
+            found[0],  # the nearest one is its own
+            len(members),
+            {m["Tags"].get("acls") for m in members},  # nobody is in the mode of old
+            {m["Tags"].get("ft_fs") for m in members},
+        )
+        if seen != (names, server.datacenter.name, len(world.servers()), {"1"}, {"1"}):
+            raise Missing(f"{server.name} sees {seen}")
+        return True
+
+    for server in world.servers():
+        until(lambda server=server: agreed(server), f"{server.name} agrees", WHOLE_S)
 
 
 def test_service_and_federation_status(world: World) -> None:
