@@ -61,7 +61,7 @@ def test_all_hosts_of_a_datacenter_are_killed_and_come_back(world: World, datace
     proof.whole(world, WHOLE_S)
 
 
-@pytest.mark.parametrize("role", list(Role))
+@pytest.mark.parametrize("role", [Role.SERVER, Role.GATEWAY])
 def test_host_comes_back_with_another_address(world: World, role: Role) -> None:
     host = next(h for h in world.hosts if h.datacenter.name == "dc2" and h.role is role)
     world.move(host)
